@@ -1,0 +1,195 @@
+"""What must hold for every recipe. A new paper joins by being on the shelf: nothing here is edited."""
+
+import itertools
+import pickle
+
+import pytest
+import torch
+
+from tests.laws.harness import case, gradient, loss_and_gradient, weighed
+from whet import describe, shelf
+from whet.recipe import IN_LEARNER, STAGES, call, data_of, name_of, same, unknown_fields
+
+RECIPES = shelf.every_recipe()
+SEEDS = (0, 1, 2)
+every_recipe = pytest.mark.parametrize("name", sorted(RECIPES))
+
+
+def claimed(claim: str) -> list[str]:
+    return sorted(name for name, recipe in RECIPES.items() if claim in recipe.claims)
+
+
+def close(one, other, **how):
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}", **how)
+
+
+def widened(given, columns: int, garbage: float):
+    """The same case with more padding, and garbage wherever the mask is False."""
+    fields, forward = {}, {}
+    for source, target in ((given.batch.fields, fields), (given.forward, forward)):
+        for name, x in source.items():
+            if x.dim() == 2:
+                x = torch.nn.functional.pad(x, (0, columns))
+            target[name] = x
+    mask = fields["mask"]
+    for target in (fields, forward):
+        for name, x in target.items():
+            if x.dim() == 2 and x.is_floating_point():
+                target[name] = torch.where(mask, x, garbage)
+    return type(given)(given.batch.having(**fields), forward)
+
+
+@every_recipe
+def test_padding_changes_nothing(name):
+    for seed in SEEDS:
+        given = case(seed)
+        expected = gradient(RECIPES[name], given)
+        found = gradient(RECIPES[name], widened(given, 3, garbage=0.0))
+        width = given.batch["mask"].shape[1]
+        close(expected, {n: x[:, :width] for n, x in found.items()})
+        assert all(bool((x[:, width:] == 0).all()) for x in found.values())
+
+
+@every_recipe
+@pytest.mark.parametrize("garbage", [1e4, -1e4, float("nan")])
+def test_what_is_masked_changes_nothing(name, garbage):
+    given = case(1)
+    found = gradient(RECIPES[name], widened(given, 2, garbage))
+    width = given.batch["mask"].shape[1]
+    close(gradient(RECIPES[name], given), {n: x[:, :width] for n, x in found.items()})
+    assert all(bool(x.isfinite().all()) for x in found.values())
+
+
+@every_recipe
+def test_the_order_of_responses_changes_nothing(name):
+    for seed in SEEDS:
+        given = case(seed)
+        order = torch.randperm(len(given.batch), generator=torch.Generator().manual_seed(seed))
+        expected = gradient(RECIPES[name], given)
+        close({n: x[order] for n, x in expected.items()}, gradient(RECIPES[name], given.rows(order)))
+
+
+@every_recipe
+def test_any_split_into_micro_batches_gives_the_same_gradient(name):
+    for seed in SEEDS:
+        whole = weighed(RECIPES[name], case(seed))
+        loss, expected = loss_and_gradient(RECIPES[name], whole)
+        for pieces in (2, 5, len(whole.batch)):
+            parts = [loss_and_gradient(RECIPES[name], whole.rows(rows)) for rows in torch.arange(len(whole.batch)).chunk(pieces)]
+            torch.testing.assert_close(sum(part for part, _ in parts), loss, rtol=1e-5, atol=1e-6)
+            close(expected, {n: torch.cat([g[n] for _, g in parts]) for n in expected})
+
+
+@every_recipe
+def test_reads_only_known_fields(name):
+    for _, part in RECIPES[name].parts():
+        assert unknown_fields(part) == []
+
+
+@every_recipe
+def test_the_gradient_is_finite_where_probabilities_are_extreme(name):
+    given = case(2)
+    extreme = torch.where(torch.arange(given.forward["logp"].numel()).view_as(given.forward["logp"]) % 3 == 0, -60.0, -1e-6)
+    forward = {**given.forward, "logp": extreme * given.batch["mask"]}
+    found = gradient(RECIPES[name], type(given)(given.batch, forward))
+    assert all(bool(x.isfinite().all()) for x in found.values())
+
+
+@every_recipe
+def test_a_recipe_learns_something_from_a_mixed_batch(name):
+    found = gradient(RECIPES[name], case(0))
+    assert max(float(x.abs().max()) for x in found.values()) > 1e-6
+
+
+@every_recipe
+def test_every_setting_has_a_source(name):
+    without = [row["address"] for row in describe.settings_table(RECIPES[name]) if not row["source"]]
+    assert without == []
+
+
+@every_recipe
+def test_a_recipe_travels_between_processes(name):
+    again = pickle.loads(pickle.dumps(RECIPES[name]))
+    assert all(same(a, b) for (_, a), (_, b) in zip(RECIPES[name].parts(), again.parts(), strict=True))
+
+
+def test_no_two_parts_compute_the_same_function():
+    parts = {}
+    for recipe in RECIPES.values():
+        for stage, part in recipe.parts(*(s for s in STAGES if s not in ("choose", "sample", "update", "control"))):
+            function = getattr(part, "part", part)
+            function = getattr(function, "func", function)
+            parts.setdefault((stage in IN_LEARNER, stage if stage not in IN_LEARNER else "loss"), {})[function] = part
+    for (_, stage), found in parts.items():
+        outputs = {}
+        for function, part in found.items():
+            results = []
+            for seed in SEEDS:
+                given = weighed(RECIPES["dapo"], case(seed))
+                fields = {**given.batch.fields, **given.forward, "max_tokens": 12, "progress": 0.25, "step": 3}
+                fields["rng"] = torch.Generator().manual_seed(0)
+                if not set(data_of(part)) <= {*fields, "memory"}:
+                    break
+                results.append(torch.as_tensor(call(part, fields, {})).float().flatten())
+            outputs[function] = torch.cat(results) if results else None
+        for (one, a), (other, b) in itertools.combinations(outputs.items(), 2):
+            alike = a is not None and b is not None and a.shape == b.shape and torch.allclose(a, b, atol=1e-6)
+            assert not alike, f"{stage}: {name_of(one)} and {name_of(other)} give the same numbers"
+
+
+# --- what recipes claim ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", claimed("policy_gradient"))
+def test_on_policy_the_gradient_is_the_policy_gradient(name):
+    for seed in SEEDS:
+        given = weighed(RECIPES[name], case(seed, on_policy=True))
+        found = loss_and_gradient(RECIPES[name], given)[1]["logp"]
+        torch.testing.assert_close(found, -given.batch["weight"] * given.batch["advantage"] * given.batch["mask"])
+
+
+@pytest.mark.parametrize("name", claimed("silent_on_equal_rewards"))
+@pytest.mark.parametrize("right", [True, False])
+def test_silent_on_equal_rewards(name, right):
+    for seed in SEEDS:
+        given = case(seed)
+        equal = torch.full_like(given.batch["correct"], right)
+        length = torch.full_like(given.batch["length"], 5)
+        given = given.having(correct=equal, score=equal.float(), length=length)
+        assert float(weighed(RECIPES[name], given).batch["advantage"].abs().max()) == 0
+
+
+def _per_response(given):
+    return given.batch["advantage"][:, 0]
+
+
+@pytest.mark.parametrize("name", claimed("sums_to_zero"))
+def test_the_advantages_of_a_group_sum_to_zero(name):
+    for seed in SEEDS:
+        given = weighed(RECIPES[name], case(seed))
+        sums = torch.zeros(4).index_add(0, given.batch["group"], _per_response(given))
+        torch.testing.assert_close(sums, torch.zeros(4), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", claimed("shift_changes_nothing"))
+def test_adding_a_constant_to_all_rewards_changes_nothing(name):
+    for seed in SEEDS:
+        given = case(seed)
+        moved = given.having(score=given.batch["score"] + 3.0)
+        expected, found = (weighed(RECIPES[name], g).batch["advantage"] for g in (given, moved))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", claimed("scale_changes_nothing"))
+def test_multiplying_all_rewards_changes_nothing(name):
+    for seed in SEEDS:
+        given = case(seed)
+        scaled = given.having(score=given.batch["score"] * 7.0)
+        expected, found = (weighed(RECIPES[name], g).batch["advantage"] for g in (given, scaled))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_every_claim_has_a_law():
+    tested = {"policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"}
+    assert {claim for recipe in RECIPES.values() for claim in recipe.claims} <= tested

@@ -1,0 +1,45 @@
+"""Where models run: sampling, scoring, learning. A recipe never sees which engine serves it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from whet.batch import Batch
+from whet.tasks import Problem
+
+
+class Learner(Protocol):
+    """The policy being trained, as an `update` part sees it."""
+
+    def gradient(self, batch: Batch, scale: float = 1.0) -> dict[str, float]:
+        """Set the gradient of scale × objective on this batch, however it is split; returns metrics."""
+        ...
+
+    def step(self, lr: float | None, clip_norm: float) -> dict[str, float]:
+        """One optimiser step with the gradient that was set; returns `grad_norm`."""
+        ...
+
+
+class Engine(Protocol):
+    """A model with a sampler and a learner."""
+
+    def sample(
+        self, problems: Sequence[Problem], responses: Sequence[int], *, temperature: float = 1.0,
+        top_p: float = 1.0, greedy: bool = False, max_tokens: int, seed: int,
+    ) -> Batch:  # fmt: skip
+        """`responses[i]` responses to `problems[i]`, rows in that order, with all fields made by the sampler."""
+        ...
+
+    def score(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
+        """Any of old_logp, old_entropy, ref_logp, value on the batch: [n t], 0 where the mask is False."""
+        ...
+
+    def learner(self, objective: Callable[[Mapping[str, Tensor]], Tensor], wanted: frozenset[str]) -> Learner:
+        """The policy, ready to descend an objective that asks the forward pass for the `wanted` fields."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """The policy as a Hugging Face directory: config, tokenizer, safetensors."""
+        ...

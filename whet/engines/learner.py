@@ -1,0 +1,116 @@
+"""Descending an objective on a Hugging Face model: gradient by micro-batches, then one optimiser step."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from whet.batch import Batch
+from whet.engines import forward
+from whet.engines.forward import Rows
+from whet.recipe import Refused
+
+if TYPE_CHECKING:
+    from whet.engines.local import LocalEngine
+
+Objective = Callable[[Mapping[str, Tensor]], Tensor]
+OLD = {"old_logp": "logp", "old_entropy": "entropy"}  # on policy the old number is the detached current one
+
+
+class LocalLearner:
+    """The policy of a LocalEngine with an objective. `seen` holds [n t] of the last gradient, rows as in the batch.
+
+    `logp` is the log-probability of each token that counts, `push` the derivative of the loss by it: negative
+    where the update makes the token likelier.
+    """
+
+    def __init__(self, engine: "LocalEngine", objective: Objective, wanted: frozenset[str]) -> None:
+        self.engine, self.objective, self.wanted = engine, objective, wanted
+        self.seen: dict[str, Tensor] = {}
+
+    def gradient(self, batch: Batch, scale: float = 1.0) -> dict[str, float]:
+        """Set the gradient of scale × objective on this batch; micro-batches add up to the same gradient."""
+        engine = self.engine
+        engine.zero_grad(critic="new_value" in self.wanted)
+        shape = batch["mask"].shape
+        self.seen = {"logp": torch.zeros(shape), "push": torch.zeros(shape)}
+        loss = 0.0
+        for rows in forward.micro_batches(batch, engine.token_budget, engine.device):
+            with engine.precision():
+                made = self._made(batch, rows)
+            loss += self._descend(batch, rows, made, scale)
+        return {"loss": loss, **told(batch, self.seen)}
+
+    def step(self, lr: float | None = None, clip_norm: float = 1.0) -> dict[str, float]:
+        """One AdamW step with the gradient that was set, at the engine's own learning rate when `lr` is None."""
+        return self.engine.step(lr, clip_norm)
+
+    def _made(self, batch: Batch, rows: Rows) -> dict[str, Tensor]:
+        """What the forward pass gives this objective, [b t] each; carries gradient."""
+        old_entropy = "old_entropy" in self.wanted and "old_entropy" not in batch.fields
+        made = forward.policy(self.engine.model, rows, entropy="entropy" in self.wanted or old_entropy)
+        if "new_value" in self.wanted:
+            made["new_value"] = self.engine.critic(rows)
+        return made
+
+    def _descend(self, batch: Batch, rows: Rows, made: dict[str, Tensor], scale: float) -> float:
+        """Differentiate the objective by the numbers that were made, then carry that into the model.
+
+        The chain rule in two steps: the first gives `push`, and the numbers at which nothing counts end there.
+        """
+        leaves = {name: x.detach().requires_grad_() for name, x in made.items()}
+        fields: dict[str, Any] = {**fields_of(batch, rows), **leaves}
+        for old, new in OLD.items():
+            if old in self.wanted and old not in batch.fields:
+                fields[old] = leaves[new].detach()
+        loss = self.objective(fields) * scale
+        if loss.requires_grad:
+            pushes = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            pairs = [(x, push) for x, push in zip(made.values(), pushes, strict=True) if push is not None]
+            torch.autograd.backward([x for x, _ in pairs], [push for _, push in pairs])
+            if pushes[0] is not None:
+                put(self.seen["push"], rows, pushes[0])
+        put(self.seen["logp"], rows, leaves["logp"].detach())
+        return float(loss.detach())
+
+
+def fields_of(batch: Batch, rows: Rows) -> dict[str, Tensor]:
+    """The batch's fields on some rows, those in time cut to the longest response among them."""
+    width, time = rows.mask.shape[1], batch["mask"].shape
+    found = {}
+    for name, x in batch.fields.items():
+        mine = x[rows.index]
+        found[name] = (mine[:, :width] if x.shape == time and name != "rewards" else mine).to(rows.mask.device)
+    return found
+
+
+def put(found: Tensor, rows: Rows, x: Tensor) -> None:
+    """Write [b t] back to where its rows are in the batch."""
+    found[rows.index, : x.shape[1]] = x.float().cpu()
+
+
+def told(batch: Batch, seen: Mapping[str, Tensor]) -> dict[str, float]:
+    """Metrics of a gradient, over the tokens that count; their definitions are in whet/metrics.py."""
+    kept, logp = batch["mask"], seen["logp"]
+    loud = kept
+    for name in ("advantage", "weight"):
+        if name in batch.fields:
+            loud = loud & (batch[name] != 0)
+    silenced = loud & (seen["push"] == 0)
+    found = {"clip_fraction": float(silenced.sum() / loud.sum().clamp(min=1)), "ratio_max": 1.0}
+    if "old_logp" in batch.fields and kept.any():
+        found["ratio_max"] = float((logp - batch["old_logp"])[kept].max().exp())
+    if "sampled_logp" in batch.fields and kept.any():
+        found["sampler_gap"] = float((logp - batch["sampled_logp"])[kept].abs().max())
+    return found
+
+
+def finite(norm: Tensor) -> float:
+    """The gradient norm, or one sentence when it is no number: the weights are still those of the step before."""
+    if not torch.isfinite(norm):
+        raise Refused(
+            f"the gradient norm is {float(norm)}, so no step was made: lower the learning rate, "
+            "or bound the ratio and the rewards of the recipe."
+        )
+    return float(norm)

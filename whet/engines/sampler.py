@@ -1,0 +1,173 @@
+"""Drawing responses from any Hugging Face causal LM through its key-value cache.
+
+Each distinct prompt is read once and its cache repeated for its responses; finished rows leave the batch. All
+randomness is one number in [0, 1) for each row and step, drawn beforehand: what a row says depends on its prompt
+and its own numbers, not on which rows are computed beside it (up to float rounding exactly at a boundary).
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from whet.engines import cache as caches
+from whet.engines.forward import cut
+
+DROP = 8  # finished rows leave when they are 1/8 of those computed: ours, copying the cache costs a step or so
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How to draw: `stop` are the token ids that end a response."""
+
+    temperature: float
+    top_p: float
+    greedy: bool
+    max_tokens: int
+    stop: tuple[int, ...]
+    padding: int
+
+
+@dataclass
+class Drawn:
+    """n responses in at most m tokens, padded on the right."""
+
+    tokens: Int[Tensor, "n m"]
+    logp: Float[Tensor, "n m"]
+    entropy: Float[Tensor, "n m"]
+    length: Int[Tensor, "n"]
+    finished: Bool[Tensor, "n"]
+
+
+def draw(
+    model: Any, prompts: Sequence[tuple[int, ...]], uniform: Float[Tensor, "n m"], how: Drawing, rows: int, budget: int
+) -> Drawn:
+    """One response to each prompt, at most `rows` at a time and `budget` prompt tokens read at once."""
+    n, m = len(prompts), how.max_tokens
+    found = Drawn(
+        tokens=torch.full((n, m), how.padding),
+        logp=torch.zeros(n, m),
+        entropy=torch.zeros(n, m),
+        length=torch.zeros(n, dtype=torch.long),
+        finished=torch.zeros(n, dtype=torch.bool),
+    )
+    for piece in chunks(prompts, rows, budget):
+        drawn = _decode(model, [prompts[i] for i in piece], uniform[piece].to(model.device), how)
+        for name in ("tokens", "logp", "entropy", "length", "finished"):
+            getattr(found, name)[piece] = getattr(drawn, name).cpu()
+    return found
+
+
+def chunks(prompts: Sequence[tuple[int, ...]], rows: int, budget: int) -> list[list[int]]:
+    """Row numbers, like prompts together and short ones first, in pieces of at most `rows`.
+
+    The distinct prompts of a piece, padded, fit into `budget` tokens, unless a single one does not.
+
+    >>> chunks([(1, 2), (7,), (1, 2), (7,)], rows=3, budget=100)
+    [[1, 3, 0], [2]]
+    """
+    members: dict[tuple[int, ...], list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        members.setdefault(prompt, []).append(row)
+    distinct = list(members)
+    found = []
+    for piece in cut([len(prompt) for prompt in distinct], budget):
+        mine = [row for i in piece for row in members[distinct[i]]]
+        found += [mine[start : start + rows] for start in range(0, len(mine), rows)]
+    return found
+
+
+@torch.inference_mode()
+def _decode(model: Any, prompts: list[tuple[int, ...]], uniform: Float[Tensor, "r m"], how: Drawing) -> Drawn:
+    """r responses together, in max_tokens steps or fewer."""
+    logits, cache, attention = _read(model, prompts, how)
+    position = attention[:, : -how.max_tokens].sum(1)
+    stop = torch.tensor(how.stop, device=model.device)
+    out = _empty(len(prompts), how, model.device)
+    live = torch.arange(len(prompts), device=model.device)
+    running = torch.ones_like(live, dtype=torch.bool)
+    for step in range(how.max_tokens):
+        token, logp, entropy = pick(logits, uniform[live, step], how)
+        out.tokens[live, step], out.logp[live, step], out.entropy[live, step] = token, logp, entropy
+        out.length[live] += running
+        ended = running & torch.isin(token, stop)
+        out.finished[live] |= ended
+        running = running & ~ended
+        left = int(running.sum())
+        if not left or step + 1 == how.max_tokens:
+            break
+        if (len(live) - left) * DROP >= len(live):
+            keep = running.nonzero()[:, 0]
+            cache.reorder_cache(keep)
+            live, running, token, position, attention = (x[keep] for x in (live, running, token, position, attention))
+        width = attention.shape[1] - how.max_tokens + step + 1
+        logits = _forward(model, token[:, None], attention[:, :width], position[:, None], cache).logits[:, -1]
+        position = position + 1
+    counts = torch.arange(how.max_tokens, device=model.device) < out.length[:, None]
+    out.tokens = torch.where(counts, out.tokens, how.padding)
+    out.logp, out.entropy = out.logp * counts, out.entropy * counts
+    return out
+
+
+def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Tensor, Any, Tensor]:
+    """Logits after each prompt, the cache, and the attention mask with room for the response; one row for each."""
+    distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+    width = max(map(len, distinct))
+    ids = torch.tensor([[how.padding] * (width - len(p)) + list(p) for p in distinct], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=model.device)
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    read = _forward(model, ids, mask, position, None)
+    row = torch.tensor([distinct[prompt] for prompt in prompts], device=model.device)
+    cache = caches.roomy(read.past_key_values, how.max_tokens)
+    cache.reorder_cache(row)
+    return read.logits[:, -1][row], cache, torch.nn.functional.pad(mask[row], (0, how.max_tokens), value=1)
+
+
+def _forward(model: Any, ids: Tensor, mask: Tensor, position: Tensor, cache: Any) -> Any:
+    """One pass that extends the cache; logits of the last position only, where the model can be asked for that."""
+    takes = inspect.signature(model.forward).parameters
+    wishes = {"position_ids": position, "logits_to_keep": 1}
+    wishes = {name: value for name, value in wishes.items() if name in takes}
+    return model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **wishes)
+
+
+def _empty(rows: int, how: Drawing, device: Any) -> Drawn:
+    shape = (rows, how.max_tokens)
+    return Drawn(
+        tokens=torch.full(shape, how.padding, device=device),
+        logp=torch.zeros(shape, device=device),
+        entropy=torch.zeros(shape, device=device),
+        length=torch.zeros(rows, dtype=torch.long, device=device),
+        finished=torch.zeros(rows, dtype=torch.bool, device=device),
+    )
+
+
+def pick(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r"], how: Drawing) -> tuple[Tensor, Tensor, Tensor]:
+    """A token for each row, its log-probability as drawn, and the entropy of the untruncated distribution [r]."""
+    logp = (logits.float() / how.temperature).log_softmax(-1)
+    probability = logp.exp()
+    entropy = torch.special.entr(probability).sum(-1)
+    if how.greedy:
+        best, token = logp.max(-1)
+        return token, best, entropy
+    kept = nucleus(probability, how.top_p) if how.top_p < 1 else probability
+    cdf = kept.cumsum(-1, dtype=torch.float64)  # in float32 the tail of a large vocabulary would be lost
+    # uniform has 24 bits, so uniform × the last entry stays below it: a token of probability 0 is never drawn
+    token = torch.searchsorted(cdf, uniform[:, None].double() * cdf[:, -1:], right=True)[:, 0].clamp(max=cdf.shape[1] - 1)
+    drawn = logp.gather(-1, token[:, None])[:, 0]
+    return token, drawn - cdf[:, -1].log().float() if how.top_p < 1 else drawn, entropy
+
+
+def nucleus(probability: Float[Tensor, "r v"], top_p: float) -> Float[Tensor, "r v"]:
+    """The smallest set of likeliest tokens that holds `top_p` (Holtzman et al. 2019, 1904.09751); 0 elsewhere.
+
+    >>> nucleus(tensor([[0.5, 0.2, 0.3]]), 0.6)
+    tensor([[0.5000, 0.0000, 0.3000]])
+    """
+    likely, order = probability.sort(-1, descending=True, stable=True)
+    before = likely.cumsum(-1) - likely
+    return torch.zeros_like(probability).scatter(-1, order, torch.where(before < top_p, likely, 0.0))

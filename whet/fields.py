@@ -1,0 +1,94 @@
+"""The vocabulary: every name that a part may ask for, its shape, its unit and who makes it.
+
+Axes:  n responses in the batch · t response tokens, padded on the right · k reward parts.
+Masks are True where the token counts. Log-probabilities and entropies are in nats.
+The name says who computed a number: `logp` is being trained, `old_logp` is the policy as it was when
+the update began, `sampled_logp` is what the sampler reported, `ref_logp` is the model the run started from.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+PerResponse = Float[Tensor, "n"]
+PerToken = Float[Tensor, "n t"]
+PerPart = Float[Tensor, "n k"]
+Mask = Bool[Tensor, "n t"]
+Flag = Bool[Tensor, "n"]
+Group = Int[Tensor, "n"]
+Count = Int[Tensor, "n"]
+Tokens = Int[Tensor, "n t"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One entry of the glossary."""
+
+    shape: str
+    unit: str
+    made_by: str
+    meaning: str
+
+
+def _entries(made_by: str, **rows: tuple[str, str, str]) -> dict[str, Field]:
+    return {name: Field(shape, unit, made_by, meaning) for name, (shape, unit, meaning) in rows.items()}
+
+
+FIELDS: dict[str, Field] = {
+    **_entries(
+        "sampler",
+        group=("n", "index", "which problem of the batch a response answers"),
+        tokens=("n t", "token id", "the response, padded on the right"),
+        mask=("n t", "bool", "True where a response token counts; `keep` parts narrow it"),
+        length=("n", "tokens", "response tokens, the end token included"),
+        finished=("n", "bool", "the response ended by itself instead of being cut off"),
+        temperature=("n", "1", "the sampling temperature; the learner divides its logits by it too"),
+        sampled_logp=("n t", "nats", "log-probability of each token as the sampler drew it"),
+        sampled_entropy=("n t", "nats", "entropy of the sampler's next-token distribution"),
+    ),
+    **_entries(
+        "judge",
+        score=("n", "reward", "what the task's judge gave"),
+        correct=("n", "bool", "the judge calls the answer right, whatever the score"),
+        greedy_score=("n", "reward", "the score of the most likely response to the same problem"),
+    ),
+    **_entries(
+        "driver",
+        rewards=("n k", "reward", "one column for each reward part"),
+        token_reward=("n t", "reward", "rewards in time: per-response parts arrive at the last token"),
+        reward=("n", "reward", "the sum of all reward parts"),
+        advantage=("n t", "reward", "how much better than expected; never carries gradient"),
+        weight=("n t", "1", "what a token counts in the sum: `normalise` times every `weights` part"),
+        history=("-", "-", "problem id → tries, right answers and last mean score so far"),
+        pool=("-", "-", "the problems of the training split, in the run's order"),
+        step=("-", "updates", "updates done so far"),
+        max_tokens=("-", "tokens", "the longest response that the task allows"),
+        progress=("-", "0..1", "share of the run that is done"),
+        rng=("-", "-", "a generator seeded by the run, the step and the stage"),
+        memory=("-", "-", "what a part with a memory returned last time"),
+        draw=("-", "-", "draw(problems, responses, temperature): sample and judge"),
+        problems=("-", "-", "the problems chosen for this step"),
+        metrics=("-", "-", "the metrics of the step that has just ended"),
+        learner=("-", "-", "gradient(batch), step(lr, clip_norm), batches to split"),
+        batch=("-", "-", "the weighed batch"),
+    ),
+    **_entries(
+        "scorer",
+        old_logp=("n t", "nats", "log-probability under the policy at the start of the update"),
+        old_entropy=("n t", "nats", "next-token entropy of that policy"),
+        ref_logp=("n t", "nats", "log-probability under the model the run started from"),
+        value=("n t", "reward", "the critic's forecast before the update"),
+    ),
+    **_entries(
+        "learner",
+        logp=("n t", "nats", "log-probability under the policy being trained; carries gradient"),
+        entropy=("n t", "nats", "next-token entropy of the policy being trained; carries gradient"),
+        new_value=("n t", "reward", "the critic's forecast; carries gradient"),
+    ),
+}
+
+
+def made_by(maker: str) -> frozenset[str]:
+    """The names of all fields that one maker provides."""
+    return frozenset(name for name, field in FIELDS.items() if field.made_by == maker)

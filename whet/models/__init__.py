@@ -1,0 +1,1 @@
+"""Building the tiny base model, and the base model itself."""

@@ -1,0 +1,129 @@
+"""Opening a Hugging Face directory: weights, tokenizer, card. Safetensors only, no network, no code from the model."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from whet.recipe import Refused
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+LARGE = 100_000_000  # parameters; ours
+LR_LARGE, LR_SMALL = 1e-6, 1e-4  # ours: 1e-6 is what verl and TRL users take for models of 0.5B and more
+
+
+def model(path: str | Path) -> Any:
+    """The causal LM in a directory, with weights in float32 on the CPU and dropout off."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = checked(path)
+    try:
+        found, told = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise Refused(f"{folder} does not open as a causal language model: {_first_line(error)}") from error
+    absent = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
+    if absent:  # transformers would go on with random numbers in their place
+        raise Refused(
+            f"{folder} lacks {len(absent)} of the weights that its config.json asks for ({absent[0]} is one): "
+            "take a complete checkpoint of a causal language model."
+        )
+    return found.eval()
+
+
+def tokenizer(path: str | Path) -> Any:
+    """The tokenizer in a directory; one without an end token is refused, since no response could end."""
+    from transformers import AutoTokenizer
+
+    folder = checked(path)
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        raise Refused(f"{folder} has no tokenizer (tokenizer.json): copy the one that the model was trained with into it.")
+    try:
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise Refused(f"the tokenizer in {folder} does not open: {_first_line(error)}") from error
+    if found.eos_token_id is None:
+        raise Refused(f"the tokenizer in {folder} names no end token: set eos_token in its tokenizer_config.json.")
+    return found
+
+
+def checked(path: str | Path) -> Path:
+    """The directory, if it looks like a model; otherwise one sentence that says what is missing."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise Refused(_no_directory(str(path)))
+    if not (folder / "config.json").is_file():
+        raise Refused(f"{folder} has no config.json, so it is not a model directory; pass the folder that holds one.")
+    if not any(folder.glob("*.safetensors")):
+        raise Refused(
+            f"{folder} has no *.safetensors file: convert its weights with model.save_pretrained(folder), "
+            "since pickled weights are not opened."
+        )
+    return folder
+
+
+def card(path: str | Path) -> dict[str, Any]:
+    """What whet.json says of a model, such as {'lr': ..., 'knows': ...}; empty without one."""
+    file = Path(path) / "whet.json"
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Refused(f"{file} is not JSON ({_first_line(error)}): repair it or remove it.") from error
+    if not isinstance(found, dict):
+        raise Refused(f'{file} must hold one JSON object, such as {{"lr": 1e-4}}.')
+    return found
+
+
+def default_lr(parameters: int) -> float:
+    """The learning rate for a model whose card names none.
+
+    >>> default_lr(900_000), default_lr(500_000_000)
+    (0.0001, 1e-06)
+    """
+    return LR_LARGE if parameters >= LARGE else LR_SMALL
+
+
+class Formatter:
+    """Prompt → token ids: through the model's chat template where it has one, as plain text otherwise."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        # Llama and Gemma base models were never without their first token; most others have none.
+        opening = _ids(tokenizer(""))
+        self.opening = opening[:1] if opening and opening[0] == tokenizer.bos_token_id else ()
+
+    def __call__(self, prompt: str) -> tuple[int, ...]:
+        """The token ids that the response continues.
+
+        Plain text is tokenized without special tokens, except the begin token of a tokenizer that always sets one.
+        """
+        if not self.tokenizer.chat_template:
+            return (*self.opening, *_ids(self.tokenizer(prompt, add_special_tokens=False)))
+        chat = [{"role": "user", "content": prompt}]
+        return _ids(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True))
+
+
+def _ids(found: Any) -> tuple[int, ...]:
+    """Token ids from whatever the tokenizer returned: a mapping, a list, or a list of one list."""
+    found = found["input_ids"] if hasattr(found, "keys") else found
+    found = found.tolist() if hasattr(found, "tolist") else list(found)
+    return tuple(found[0] if found and isinstance(found[0], list) else found)
+
+
+def _no_directory(path: str) -> str:
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not path.startswith("."):
+        return (
+            f"there is no directory {path}, and whet uses no network: if it is a Hugging Face name, "
+            f"run `hf download {path} --local-dir {path.split('/')[1]}` and pass that folder."
+        )
+    return f"there is no directory {path}: pass a folder with config.json, tokenizer.json and *.safetensors."
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".") + "."

@@ -1,0 +1,50 @@
+"""GSPO (Zheng et al. 2025): one ratio for a whole response, because the reward is for a whole response.
+
+    s_i = exp( 1/|y_i| Σ_t (log π - log π_old) )                (eq. 7)
+    L   = 1/G Σ_i max(-A_i s_i, -A_i clip(s_i, 1-ε_low, 1+ε_high))
+"""
+
+from functools import partial
+
+import torch
+
+from whet import groups, plain
+from whet.fields import Mask, PerToken
+from whet.papers import grpo
+from whet.recipe import Paper
+
+
+def sequence_clip(
+    logp: PerToken,
+    old_logp: PerToken,
+    advantage: PerToken,
+    mask: Mask,
+    low: float = 3e-4,  # section 5.1
+    high: float = 4e-4,  # section 5.1
+) -> PerToken:
+    """PPO's clip on the length-normalised ratio of the response, repeated on its tokens.
+
+    >>> sequence_clip(tensor([[-1.2, -.3]]), tensor([[-.7, -1.6]]), tensor([[-1., -1.]]), torch.ones(1, 2).bool())
+    tensor([[1.4918, 1.4918]])
+    """
+    s = torch.exp(groups.token_mean(logp - old_logp, mask).clamp(-20, 20))[:, None]
+    return torch.maximum(-advantage * s, -advantage * s.clamp(1 - low, 1 + high))
+
+
+recipe = grpo.recipe.with_(
+    name="gspo",
+    paper=Paper(
+        "Group Sequence Policy Optimization",
+        arxiv="2507.18071",
+        date="2025-07-24",
+        authors="Zheng, Chujie and Liu, Shixuan and Li, Mingze and Chen, Xiong-Hui and Yu, Bowen and others",
+    ),
+    new="a length-normalised ratio of the whole response, clipped as one",
+    loss=sequence_clip,
+    penalties=(),
+    update=partial(
+        plain.one_pass,
+        minibatches=4,  # section 5.1: four mini-batches for each batch of rollouts
+    ),
+    claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
+)

@@ -1,0 +1,1 @@
+"""What runs leave behind: settings, metrics, evaluations and responses, one directory for each run."""
