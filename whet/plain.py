@@ -43,6 +43,15 @@ def over_tokens(mask: Mask) -> PerToken:
     return mask / mask.sum().clamp(min=1)
 
 
+def nothing(mask: Mask) -> Mask:
+    """Selects no token.
+
+    >>> nothing(tensor([[True, False]]))
+    tensor([[False, False]])
+    """
+    return mask & False
+
+
 def one_pass(
     learner: Any,
     batch: Any,

@@ -17,13 +17,13 @@ from whet.fields import FIELDS, made_by
 
 Part = Callable[..., Any]
 
-ONE = ("choose", "sample", "advantage", "normalise", "loss", "update")
+ONE = ("choose", "sample", "advantage", "normalise", "select", "loss", "update")
 SEVERAL = ("reward", "credit", "keep", "weights", "penalties", "control")
 STAGES = (
     "choose", "sample", "reward", "advantage", "credit", "keep",
-    "normalise", "weights", "loss", "penalties", "update", "control",
+    "normalise", "weights", "select", "loss", "penalties", "update", "control",
 )  # fmt: skip
-IN_LEARNER = ("loss", "penalties")
+IN_LEARNER = ("select", "loss", "penalties")
 
 
 class Refused(ValueError):
@@ -73,6 +73,7 @@ class Recipe:
     keep: tuple[Part | Remembers, ...] = ()
     normalise: Part = plain.over_tokens
     weights: tuple[Part | Remembers, ...] = ()
+    select: Part = plain.nothing
     penalties: tuple[Part, ...] = ()
     update: Part = plain.one_pass
     control: tuple[Remembers, ...] = ()

@@ -146,6 +146,10 @@ NEEDS = {
     "ref_logp": "reference model",
     "old_logp": "old forward pass",
     "old_entropy": "old forward pass",
+    "old_certainty": "old forward pass",
+    "prompt_state": "hidden states",
+    "response_state": "hidden states",
+    "blind_logp": "second forward pass",
     "entropy": "entropy",
     "greedy_score": "a greedy response",
 }
@@ -155,5 +159,5 @@ def needed(recipe: "Recipe", scored: list[str]) -> list[str]:
     """What somebody must provide for a recipe, in words."""
     from whet.recipe import needs
 
-    asked = [name for name in needs(recipe) if name in ("entropy", "greedy_score")]
+    asked = [name for name in needs(recipe) if name in ("entropy", "greedy_score", "blind_logp")]
     return list(dict.fromkeys(NEEDS[name] for name in [*scored, *asked]))

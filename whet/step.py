@@ -45,7 +45,7 @@ def step(engine: Any, task: Any, pool: Any, state: State, seed: int, progress: f
             batch = with_greedy_score(batch, draw)
         batch = batch.having(**engine.score(batch, scored(recipe)))
         batch = weigh(recipe, batch, run, memories)
-        learner = engine.learner(objective(recipe), wanted(recipe))
+        learner = engine.learner(objective(recipe), wanted(recipe), selector(recipe, run))
         told = call(recipe.update, {**run, "learner": learner, "batch": batch}, memories)
         batch = batch.telling(**metrics.of_batch(batch), **told)
         for part in recipe.control:
@@ -58,7 +58,7 @@ def weigh(recipe: Recipe, batch: Batch, run: Mapping[str, Any], memories: dict[s
     """Rewards, advantages, the tokens that are kept and what each of them weighs: once, on the whole batch."""
 
     def ask(part: Any) -> Any:
-        return call(part, {**run, **batch.fields}, memories)
+        return call(part, {**run, **batch.fields, "texts": batch.texts, "problems": batch.problems}, memories)
 
     mask = batch["mask"]
     outcomes = [ask(part) for part in recipe.reward]
@@ -91,6 +91,13 @@ def objective(recipe: Recipe) -> Callable[[Mapping[str, Tensor]], Tensor]:
         return groups.spread(kept["weight"] * total, mask).sum()
 
     return loss
+
+
+def selector(recipe: Recipe, run: Mapping[str, Any]) -> Callable[[Mapping[str, Tensor]], Tensor] | None:
+    """What chooses tokens on a whole mini-batch, by the policy as it is now; None where nobody asks for it."""
+    if "selected" not in wanted(recipe):
+        return None
+    return lambda fields: call(recipe.select, {**run, **fields}) & fields["mask"]
 
 
 def wanted(recipe: Recipe) -> frozenset[str]:

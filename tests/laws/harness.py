@@ -9,10 +9,10 @@ from torch import Tensor
 from whet import groups
 from whet.batch import Batch
 from whet.recipe import Recipe
-from whet.step import objective, weigh
+from whet.step import objective, selector, weigh
 from whet.tasks import Problem
 
-LEARNER = ("logp", "entropy", "new_value")
+LEARNER = ("logp", "entropy", "new_value", "blind_logp")
 RUN = {"max_tokens": 12, "progress": 0.25, "step": 3}
 
 
@@ -49,6 +49,7 @@ def case(seed: int = 0, sizes=(4, 3, 4, 1), width: int = 7, on_policy: bool = Fa
     per_token = {
         "sampled_logp": old + (0 if on_policy else tokens(-0.1, 0.1)), "sampled_entropy": tokens(0.05, 2.0),
         "old_logp": old, "old_entropy": tokens(0.05, 2.0), "ref_logp": tokens(-2.5, -0.1), "value": tokens(0, 1),
+        "old_certainty": tokens(0.5, 5.0),
     }  # fmt: skip
     problems = [Problem(id=f"p{g}", prompt=f"{g}=", answer="x", level=g % 3) for g in group.tolist()]
     batch = Batch(
@@ -57,11 +58,13 @@ def case(seed: int = 0, sizes=(4, 3, 4, 1), width: int = 7, on_policy: bool = Fa
             "group": group, "tokens": torch.randint(0, 9, (n, width), generator=rng), "mask": mask, "length": length,
             "finished": length < width, "temperature": torch.ones(n), "score": correct + 0.3 * torch.rand(n, generator=rng), "correct": correct,
             "greedy_score": (torch.rand(len(sizes), generator=rng) < 0.5).float()[group],
+            "age": torch.zeros(n, width), "demonstration": torch.zeros(n, dtype=torch.bool),
+            "prompt_state": torch.rand(n, 6, generator=rng), "response_state": torch.rand(n, 6, generator=rng),
             **{name: groups.spread(x, mask) for name, x in per_token.items()},
         },
         drawn=n,
     )  # fmt: skip
-    forward = {"logp": logp, "entropy": tokens(0.05, 2.0), "new_value": tokens(0, 1)}
+    forward = {"logp": logp, "entropy": tokens(0.05, 2.0), "new_value": tokens(0, 1), "blind_logp": logp - tokens(0, 1)}
     return Case(batch, {name: groups.spread(x, mask) for name, x in forward.items()})
 
 
@@ -70,7 +73,11 @@ def run_fields(seed: int = 0) -> dict[str, Any]:
 
 
 def weighed(recipe: Recipe, given: Case) -> Case:
-    return replace(given, batch=weigh(recipe, given.batch, run_fields(), {}))
+    batch = weigh(recipe, given.batch, run_fields(), {})
+    choose = selector(recipe, run_fields())
+    if choose:
+        batch = batch.having(selected=choose({**batch.fields, **given.forward}))
+    return replace(given, batch=batch)
 
 
 def loss_and_gradient(recipe: Recipe, given: Case) -> tuple[Tensor, dict[str, Tensor]]:

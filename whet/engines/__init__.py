@@ -33,11 +33,17 @@ class Engine(Protocol):
         ...
 
     def score(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
-        """Any of old_logp, old_entropy, ref_logp, value on the batch: [n t], 0 where the mask is False."""
+        """Any field made by the scorer (see `FIELDS`); [n t] ones are 0 where the mask is False."""
         ...
 
-    def learner(self, objective: Callable[[Mapping[str, Tensor]], Tensor], wanted: frozenset[str]) -> Learner:
-        """The policy, ready to descend an objective that asks the forward pass for the `wanted` fields."""
+    def learner(
+        self, objective: Callable[[Mapping[str, Tensor]], Tensor], wanted: frozenset[str],
+        selector: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+    ) -> Learner:  # fmt: skip
+        """The policy, ready to descend an objective that asks the forward pass for the `wanted` fields.
+
+        A `selector` sees a whole mini-batch with the detached `logp` of now, and gives the field `selected`.
+        """
         ...
 
     def save(self, folder: Path) -> None:

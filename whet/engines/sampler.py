@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from whet.engines import cache as caches
+from whet.engines.cache import roomy
 from whet.engines.forward import cut
 
 DROP = 8  # finished rows leave when they are 1/8 of those computed: ours, copying the cache costs a step or so
@@ -122,7 +122,7 @@ def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Ten
     position = (mask.cumsum(1) - 1).clamp(min=0)
     read = _forward(model, ids, mask, position, None)
     row = torch.tensor([distinct[prompt] for prompt in prompts], device=model.device)
-    cache = caches.roomy(read.past_key_values, how.max_tokens)
+    cache = roomy(read.past_key_values)
     cache.reorder_cache(row)
     return read.logits[:, -1][row], cache, torch.nn.functional.pad(mask[row], (0, how.max_tokens), value=1)
 
