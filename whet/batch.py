@@ -92,7 +92,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 def _widen(name: str, batch: Batch, width: int) -> Tensor:
     value = batch[name]
-    per_token = value.dim() == 2 and name != "rewards"
+    per_token = value.shape == batch["mask"].shape and name != "rewards"
     return torch.nn.functional.pad(value, (0, width - value.shape[1])) if per_token else value
 
 

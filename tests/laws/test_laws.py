@@ -26,18 +26,16 @@ def close(one, other, **how):
 
 def widened(given, columns: int, garbage: float):
     """The same case with more padding, and garbage wherever the mask is False."""
-    fields, forward = {}, {}
-    for source, target in ((given.batch.fields, fields), (given.forward, forward)):
-        for name, x in source.items():
-            if x.dim() == 2:
-                x = torch.nn.functional.pad(x, (0, columns))
-            target[name] = x
-    mask = fields["mask"]
-    for target in (fields, forward):
-        for name, x in target.items():
-            if x.dim() == 2 and x.is_floating_point():
-                target[name] = torch.where(mask, x, garbage)
-    return type(given)(given.batch.having(**fields), forward)
+    time, mask = given.batch["mask"].shape, torch.nn.functional.pad(given.batch["mask"], (0, columns))
+
+    def wide(x):
+        if x.shape != time:
+            return x
+        x = torch.nn.functional.pad(x, (0, columns))
+        return torch.where(mask, x, garbage) if x.is_floating_point() else x
+
+    fields = {name: wide(x) for name, x in given.batch.fields.items()}
+    return type(given)(given.batch.having(**fields), {name: wide(x) for name, x in given.forward.items()})
 
 
 @every_recipe

@@ -54,7 +54,7 @@ def soft_overlong(
     """0 up to (1 - share) L_max tokens, then a straight line down to -factor at L_max.
 
     >>> soft_overlong(tensor([80, 90, 100, 110]), 100)
-    tensor([ 0.0000, -0.5000, -1.0000, -1.0000])
+    tensor([-0.0000, -0.5000, -1.0000, -1.0000])
     """
     buffer = share * max_tokens
     over = (length - (max_tokens - buffer)) / buffer
