@@ -59,7 +59,11 @@ def test_settings_are_changed_by_address_and_typed_like_their_default():
     wanted = {"loss.high": "0.3", "sample.responses": "8", "soft_overlong.factor": "0.5"}
     changed = with_settings(dapo.recipe, wanted)
     found = settings(changed)
-    assert (found["loss.high"], found["sample.responses"], found["reward.soft_overlong.factor"]) == (0.3, 8, 0.5)
+    assert (found["loss.high"], found["sample.responses"], found["reward.soft_overlong.factor"]) == (
+        0.3,
+        8,
+        0.5,
+    )
     assert settings(dapo.recipe)["loss.high"] == 0.28
     assert changed.claims == dapo.recipe.claims
 

@@ -12,7 +12,6 @@ from whet import groups
 from whet.tasks import Problem
 
 
-
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Rows are responses: row i answers `problems[i]`, whose prompt has the token ids `prompts[i]`.

@@ -35,7 +35,7 @@ def list_(
     rows = sorted(index().items(), key=lambda item: (item[1]["date"], item[0]))
     shown = 0
     for name, row in rows:
-        if stage and stage not in row["stages"] or shelf and shelf != row["shelf"]:
+        if (stage and stage not in row["stages"]) or (shelf and shelf != row["shelf"]):
             continue
         if word and word.lower() not in f"{name} {row['title']} {row['new']}".lower():
             continue
@@ -104,7 +104,9 @@ def _end(store: Any) -> None:
 
 @app.command(name="eval")
 def eval_(
-    model: Annotated[str, typer.Argument(help="A run, or a Hugging Face model directory; the shipped base if empty.")] = "",
+    model: Annotated[
+        str, typer.Argument(help="A run, or a Hugging Face model directory; the shipped base if empty.")
+    ] = "",
     task: Annotated[str, typer.Option(help="compose, countdown, digits, or a .jsonl file.")] = "",
     samples: Annotated[int, typer.Option(min=1, help="Responses to each held-out problem.")] = 64,
     judge: Annotated[str, typer.Option(help="For .jsonl: your function, as path/to/my.py:score.")] = "",
@@ -118,7 +120,9 @@ def eval_(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="A run by name, unique beginning or path; the last one if empty.")] = "last",
+    run: Annotated[
+        str, typer.Argument(help="A run by name, unique beginning or path; the last one if empty.")
+    ] = "last",
     runs: RUNS = "runs",
 ) -> None:
     """Write a run's report again, as one HTML file that opens without a network."""
@@ -140,9 +144,13 @@ def runs_(runs: RUNS = "runs") -> None:
 @app.command()
 def samples(
     run: Annotated[str, typer.Argument(help="A run by name, unique beginning or path.")] = "last",
-    step: Annotated[int | None, typer.Option(help="Only responses of this step; the last stored one without it.")] = None,
+    step: Annotated[
+        int | None, typer.Option(help="Only responses of this step; the last stored one without it.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, or the name of an evaluation split.")] = "train",
-    color: Annotated[str, typer.Option(help="advantage, sampled_entropy, log_ratio, push or sampled_logp.")] = "advantage",
+    color: Annotated[
+        str, typer.Option(help="advantage, sampled_entropy, log_ratio, push or sampled_logp.")
+    ] = "advantage",
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 12,
     runs: RUNS = "runs",
 ) -> None:

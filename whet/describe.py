@@ -2,8 +2,9 @@
 
 import inspect
 import io
+import itertools
 import tokenize
-from functools import lru_cache, partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -30,15 +31,15 @@ from whet.recipe import (
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _comments(source: str) -> dict[str, list[tuple[int, str]]]:
     """Every `name = value` or `name: type = value` in a source text that ends in a comment, by name."""
     found: dict[str, list[tuple[int, str]]] = {}
     names: dict[int, str] = {}
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in itertools.pairwise(tokens):
         if before.type == tokenize.NAME and token.string in (":", "=") and token.type == tokenize.OP:
-            names[before.start[0]] = before.string if before.start[0] not in names else names[before.start[0]]
+            names[before.start[0]] = names.get(before.start[0], before.string)
     for token in tokens:
         line = token.start[0]
         if token.type == tokenize.COMMENT and line in names:
@@ -107,9 +108,19 @@ def shown(expression: str) -> Group:
     blocks.append(Padding(Text(equation(recipe)), (1, 0, 1, 2)))
     builds = " ← ".join(r.name for r in lineage(recipe)) if recipe.base else "nothing: it is where the rest begins"
     needs = ", ".join(shelf.needed(recipe, scored(recipe))) or "nothing besides the policy"
-    facts = {"new": recipe.new, "builds on": builds, "changes": ", ".join(contribution(recipe)), "needs": needs}
+    facts = {
+        "new": recipe.new,
+        "builds on": builds,
+        "changes": ", ".join(contribution(recipe)),
+        "needs": needs,
+    }
     blocks.append(_pairs({**facts, "claims": ", ".join(recipe.claims).replace("_", " ") or "none"}))
-    blocks += [Text("\nstages", style="bold"), _stages(recipe), Text("\nsettings", style="bold"), _settings(recipe)]
+    blocks += [
+        Text("\nstages", style="bold"),
+        _stages(recipe),
+        Text("\nsettings", style="bold"),
+        _settings(recipe),
+    ]
     blocks.append(Text("\ndeparts from the paper" if recipe.departs else "\nno known departure from the paper", "bold"))
     blocks += [Text(f"  - {line}") for line in recipe.departs]
     return Group(*blocks)

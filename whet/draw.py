@@ -29,7 +29,11 @@ def drawing(engine: Any, task: Any, rng: torch.Generator) -> Draw:
     """
 
     def draw(
-        problems: Sequence[Problem], responses: Any, temperature: float = 1.0, greedy: bool = False, top_p: float = 1.0
+        problems: Sequence[Problem],
+        responses: Any,
+        temperature: float = 1.0,
+        greedy: bool = False,
+        top_p: float = 1.0,
     ) -> Batch:
         seed = int(torch.randint(2**62, (), generator=rng))
         counts = [responses] * len(problems) if isinstance(responses, int) else list(responses)

@@ -83,5 +83,9 @@ def remembered(history: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
     after = dict(history)
     for name, rows in seen.items():
         tries, right, _ = after.get(name, (0, 0, 0.0))
-        after[name] = (tries + len(rows), right + int(sum(r for r, _ in rows)), sum(s for _, s in rows) / len(rows))
+        after[name] = (
+            tries + len(rows),
+            right + int(sum(r for r, _ in rows)),
+            sum(s for _, s in rows) / len(rows),
+        )
     return after

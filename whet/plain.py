@@ -66,4 +66,12 @@ def one_pass(
         for part in batch.split(minibatches):
             tally = learner.gradient(part, scale=minibatches)
             tallies.append({**tally, **learner.step(lr, clip_norm)})
-    return {name: sum(t[name] for t in tallies) / len(tallies) for name in tallies[0]}
+    return _together(tallies)
+
+
+def _together(tallies: list[dict[str, float]]) -> dict[str, float]:
+    """One number for all mini-batches: the mean; the largest ratio; the sampler's gap before the policy moved."""
+    means = {name: sum(tally[name] for tally in tallies) / len(tallies) for name in tallies[0]}
+    means["sampler_gap"] = tallies[0].get("sampler_gap", 0.0)
+    means["ratio_max"] = max(tally.get("ratio_max", 1.0) for tally in tallies)
+    return means

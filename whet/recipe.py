@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 from whet import plain
@@ -115,7 +115,7 @@ def name_of(part: Part | Remembers) -> str:
     return function_of(part).__name__
 
 
-@lru_cache(maxsize=None)
+@cache
 def _signature(part: Part) -> tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]:
     parameters = inspect.signature(part).parameters.values()
     data = tuple(p.name for p in parameters if p.default is p.empty)
@@ -226,7 +226,9 @@ def compose(one: Recipe, other: Recipe) -> Recipe:
     A stage may be set again by a recipe that descends from the one that set it: `grpo+dapo` is dapo.
     """
     if other.base is None:
-        raise Refused(f"{other.name} is built on nothing, so it cannot be added; put it first: {other.name}+{one.name}.")
+        raise Refused(
+            f"{other.name} is built on nothing, so it cannot be added; put it first: {other.name}+{one.name}."
+        )
     changes: dict[str, Any] = {}
     for stage in contribution(other):
         if stage in SEVERAL:

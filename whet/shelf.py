@@ -80,7 +80,8 @@ def _from_file(term: str) -> "Recipe":
     if not Path(path).is_file():
         raise Refused(f"There is no file {path!r} to take a recipe from.")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = {recipe.name: recipe for recipe in recipes_in(module)}

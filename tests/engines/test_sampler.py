@@ -3,10 +3,20 @@
 import pytest
 import torch
 
-from tests.engines.models import FAMILIES, PROMPTS, TOKENIZER, direct_logits, engine, problems, responses, sampled, told
+from tests.engines.models import (
+    FAMILIES,
+    PROMPTS,
+    TOKENIZER,
+    direct_logits,
+    engine,
+    problems,
+    responses,
+    sampled,
+    told,
+)
 from whet.engines import sampler
 from whet.engines.sampler import Drawing
-from whet.fields import made_by
+from whet.fields import FIELDS, made_by
 from whet.recipe import Refused
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -130,7 +140,10 @@ def test_sampling_leaves_the_global_generator_alone():
 
 def test_the_end_token_belongs_to_the_response():
     mine = engine()
-    mine.stop = (TOKENIZER.eos_token_id, *range(3, 9))  # several, as many chat models have, so that most rows end
+    mine.stop = (
+        TOKENIZER.eos_token_id,
+        *range(3, 9),
+    )  # several, as many chat models have, so that most rows end
     batch = sampled(mine, each=8)
     assert batch["finished"].any()
     assert not batch["finished"].all()
@@ -156,7 +169,7 @@ def test_every_field_of_the_sampler_is_there_and_can_be_trained_on():
     n, t = len(batch), int(batch["length"].max())
     assert set(batch.fields) == made_by("sampler")
     for name, x in batch.fields.items():
-        assert x.shape == ((n, t) if name in ("tokens", "mask", "sampled_logp", "sampled_entropy") else (n,)), name
+        assert x.shape == ((n, t) if FIELDS[name].shape == "n t" else (n,)), name
         assert x.device.type == "cpu"
         assert not x.is_inference()
     assert batch["group"].tolist() == [i for i in range(len(PROMPTS)) for _ in range(4)]

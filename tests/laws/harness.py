@@ -64,7 +64,12 @@ def case(seed: int = 0, sizes=(4, 3, 4, 1), width: int = 7, on_policy: bool = Fa
         },
         drawn=n,
     )  # fmt: skip
-    forward = {"logp": logp, "entropy": tokens(0.05, 2.0), "new_value": tokens(0, 1), "blind_logp": logp - tokens(0, 1)}
+    forward = {
+        "logp": logp,
+        "entropy": tokens(0.05, 2.0),
+        "new_value": tokens(0, 1),
+        "blind_logp": logp - tokens(0, 1),
+    }
     return Case(batch, {name: groups.spread(x, mask) for name, x in forward.items()})
 
 
@@ -87,7 +92,9 @@ def loss_and_gradient(recipe: Recipe, given: Case) -> tuple[Tensor, dict[str, Te
     if not loss.requires_grad:
         return loss.detach(), {name: torch.zeros_like(x) for name, x in leaves.items()}
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    found = {n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(leaves.items(), grads, strict=True)}
+    found = {
+        n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(leaves.items(), grads, strict=True)
+    }
     return loss.detach(), found
 
 

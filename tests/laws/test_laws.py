@@ -21,7 +21,9 @@ def claimed(claim: str) -> list[str]:
 
 def close(one, other, **how):
     for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}", **how)
+        torch.testing.assert_close(
+            one[name], other[name], rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}", **how
+        )
 
 
 def widened(given, columns: int, garbage: float):
@@ -74,7 +76,10 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(name):
         whole = weighed(RECIPES[name], case(seed))
         loss, expected = loss_and_gradient(RECIPES[name], whole)
         for pieces in (2, 5, len(whole.batch)):
-            parts = [loss_and_gradient(RECIPES[name], whole.rows(rows)) for rows in torch.arange(len(whole.batch)).chunk(pieces)]
+            parts = [
+                loss_and_gradient(RECIPES[name], whole.rows(rows))
+                for rows in torch.arange(len(whole.batch)).chunk(pieces)
+            ]
             torch.testing.assert_close(sum(part for part, _ in parts), loss, rtol=1e-5, atol=1e-6)
             close(expected, {n: torch.cat([g[n] for _, g in parts]) for n in expected})
 
@@ -88,7 +93,9 @@ def test_reads_only_known_fields(name):
 @every_recipe
 def test_the_gradient_is_finite_where_probabilities_are_extreme(name):
     given = case(2)
-    extreme = torch.where(torch.arange(given.forward["logp"].numel()).view_as(given.forward["logp"]) % 3 == 0, -60.0, -1e-6)
+    extreme = torch.where(
+        torch.arange(given.forward["logp"].numel()).view_as(given.forward["logp"]) % 3 == 0, -60.0, -1e-6
+    )
     forward = {**given.forward, "logp": extreme * given.batch["mask"]}
     found = gradient(RECIPES[name], type(given)(given.batch, forward))
     assert all(bool(x.isfinite().all()) for x in found.values())
@@ -115,17 +122,27 @@ def test_a_recipe_travels_between_processes(name):
 def test_no_two_parts_compute_the_same_function():
     parts = {}
     for recipe in RECIPES.values():
-        for stage, part in recipe.parts(*(s for s in STAGES if s not in ("choose", "sample", "update", "control"))):
+        for stage, part in recipe.parts(
+            *(s for s in STAGES if s not in ("choose", "sample", "update", "control"))
+        ):
             function = getattr(part, "part", part)
             function = getattr(function, "func", function)
-            parts.setdefault((stage in IN_LEARNER, stage if stage not in IN_LEARNER else "loss"), {})[function] = part
+            parts.setdefault((stage in IN_LEARNER, stage if stage not in IN_LEARNER else "loss"), {})[
+                function
+            ] = part
     for (_, stage), found in parts.items():
         outputs = {}
         for function, part in found.items():
             results = []
             for seed in SEEDS:
                 given = weighed(RECIPES["dapo"], case(seed))
-                fields = {**given.batch.fields, **given.forward, "max_tokens": 12, "progress": 0.25, "step": 3}
+                fields = {
+                    **given.batch.fields,
+                    **given.forward,
+                    "max_tokens": 12,
+                    "progress": 0.25,
+                    "step": 3,
+                }
                 fields["rng"] = torch.Generator().manual_seed(0)
                 if not set(data_of(part)) <= {*fields, "memory"}:
                     break
@@ -144,7 +161,9 @@ def test_on_policy_the_gradient_is_the_policy_gradient(name):
     for seed in SEEDS:
         given = weighed(RECIPES[name], case(seed, on_policy=True))
         found = loss_and_gradient(RECIPES[name], given)[1]["logp"]
-        torch.testing.assert_close(found, -given.batch["weight"] * given.batch["advantage"] * given.batch["mask"])
+        torch.testing.assert_close(
+            found, -given.batch["weight"] * given.batch["advantage"] * given.batch["mask"]
+        )
 
 
 @pytest.mark.parametrize("name", claimed("silent_on_equal_rewards"))
@@ -189,5 +208,11 @@ def test_multiplying_all_rewards_changes_nothing(name):
 
 
 def test_every_claim_has_a_law():
-    tested = {"policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"}
+    tested = {
+        "policy_gradient",
+        "silent_on_equal_rewards",
+        "sums_to_zero",
+        "shift_changes_nothing",
+        "scale_changes_nothing",
+    }
     assert {claim for recipe in RECIPES.values() for claim in recipe.claims} <= tested

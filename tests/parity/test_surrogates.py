@@ -48,7 +48,9 @@ def test_loss_and_gradient(name, loss, normalise):
 def test_grpo_with_its_penalty():
     low, high, bound = GOLDEN["grpo_objective"]["clip"]
     given = fields()
-    loss = call(partial(dual_clip.dual_clip, low=low, high=high, bound=bound), given) + call(kl_estimators.k3, given)
+    loss = call(partial(dual_clip.dual_clip, low=low, high=high, bound=bound), given) + call(
+        kl_estimators.k3, given
+    )
     close((grpo.over_responses(MASK) * loss).sum(), GOLDEN["grpo_objective"]["loss"])
 
 
@@ -93,7 +95,10 @@ def test_advantages():
     close(grpo.z_score(reward, one_group, epsilon=1e-4), golden["trl"])
     close(grpo.z_score(reward, one_group, epsilon=1e-9), golden["openrlhf"])
     golden = GOLDEN["opo_advantage"]
-    close(opo.length_weighted(tensor(golden["reward"]), one_group[:3], tensor(golden["length"])), golden["value"])
+    close(
+        opo.length_weighted(tensor(golden["reward"]), one_group[:3], tensor(golden["length"])),
+        golden["value"],
+    )
 
 
 def test_a_lone_response():

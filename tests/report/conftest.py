@@ -72,7 +72,9 @@ def seen(one: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
     return {"logp": logp, "push": one["advantage"] * one["weight"] * one["mask"]}
 
 
-def evaluation(progress: float, rng: torch.Generator, split: str, tries: int = 64, problems: int = 48) -> list[Evaluated]:
+def evaluation(
+    progress: float, rng: torch.Generator, split: str, tries: int = 64, problems: int = 48
+) -> list[Evaluated]:
     slip = -0.12 * progress if split == "reverse" else 0.0
     rows = []
     for i in range(problems):
@@ -80,8 +82,9 @@ def evaluation(progress: float, rng: torch.Generator, split: str, tries: int = 6
         base = 0.45 if split == "reverse" else 0.02 + 0.16 * torch.rand((), generator=torch.Generator().manual_seed(i))
         chance = float(min(0.97, max(0.0, base + slip + (0.75 * progress / level**0.6 if not slip else 0))))
         right = int((torch.rand(tries, generator=rng) < chance).sum())
-        rows.append(Evaluated(split, f"{split}-{i}", level, tries, right, 6.5 - progress, 0.8 - 0.6 * progress,
-                              max(1.0, tries * (0.7 - 0.5 * progress))))  # fmt: skip
+        length, entropy = 6.5 + 0.2 * level - progress * level / 2, 0.8 - 0.15 * progress * level
+        distinct = float(round(tries * (0.7 - 0.12 * progress * level)))
+        rows.append(Evaluated(split, f"{split}-{i}", level, tries, right, length, entropy, distinct))
     return rows
 
 
@@ -89,7 +92,8 @@ def metrics(progress: float, rng: torch.Generator) -> dict[str, float]:
     noise = torch.randn(12, generator=rng).tolist()
     learned = progress**0.7
     return {
-        "reward": 0.05 + 0.7 * learned + 0.05 * noise[0], "correct": min(1, max(0, 0.1 + 0.65 * learned + 0.05 * noise[1])),
+        "reward": 0.05 + 0.7 * learned + 0.05 * noise[0],
+        "correct": min(1, max(0, 0.1 + 0.65 * learned + 0.05 * noise[1])),
         "entropy": 0.85 - 0.6 * learned + 0.02 * noise[2], "kl": max(0, 0.08 * progress + 0.004 * noise[3]),
         "length": 6.5 - progress + 0.2 * noise[4], "clip_fraction": abs(0.02 * noise[5]),
         "silent_groups": min(1, max(0, 0.5 - 0.4 * progress + 0.08 * noise[6])), "grad_norm": 0.4 + abs(0.2 * noise[7]),

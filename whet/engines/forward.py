@@ -6,7 +6,7 @@ padding is invisible, and the same sequence has the same numbers in any company.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,10 +19,16 @@ from whet.batch import Batch
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a batch laid out for one forward pass: b rows, s input tokens, t response tokens, k that count."""
+    """Rows of a batch laid out for one forward pass: b rows, s input tokens, t response tokens, k that count.
+
+    Row i is a prompt up to `prompt[i]` and its response up to `end[i]`; `where` is True at the positions that
+    predict the `targets`.
+    """
 
     index: Int[Tensor, "b"]
     ids: Int[Tensor, "b s"]
+    prompt: Int[Tensor, "b"]
+    end: Int[Tensor, "b"]
     where: Bool[Tensor, "b s"]
     mask: Bool[Tensor, "b t"]
     targets: Int[Tensor, "k"]
@@ -59,17 +65,18 @@ def _lay_out(batch: Batch, piece: list[int], lengths: list[int], device: Any) ->
     index = torch.tensor(piece)
     width = max(lengths[i] for i in piece)
     tokens, mask = batch["tokens"][index, :width], batch["mask"][index, :width]
-    # The last token of a sequence predicts nothing that is asked for, so it is not fed.
-    sequences = [torch.tensor([*batch.prompts[i], *tokens[j, : lengths[i]].tolist()][:-1]) for j, i in enumerate(piece)]
+    sequences = [torch.tensor([*batch.prompts[i], *tokens[j, : lengths[i]].tolist()]) for j, i in enumerate(piece)]
     ids = pad_sequence(sequences, batch_first=True)
-    first = torch.tensor([len(batch.prompts[i]) - 1 for i in piece])  # the position that predicts the first token
-    at = torch.arange(ids.shape[1]) - first[:, None]
+    prompt = torch.tensor([len(batch.prompts[i]) for i in piece])
+    at = torch.arange(ids.shape[1]) - prompt[:, None] + 1  # the response token that a position predicts
     inside = (at >= 0) & (at < width)
     where = inside & mask.gather(1, at.clamp(0, max(width - 1, 0))) if width else inside
     temperature = batch["temperature"][index][:, None].expand(mask.shape)[mask]
     return Rows(
         index=index,
         ids=ids.to(device),
+        prompt=prompt.to(device),
+        end=torch.tensor([len(sequence) for sequence in sequences], device=device),
         where=where.to(device),
         mask=mask.to(device),
         targets=tokens[mask].to(device),
@@ -77,16 +84,48 @@ def _lay_out(batch: Batch, piece: list[int], lengths: list[int], device: Any) ->
     )
 
 
-def policy(model: Any, rows: Rows, entropy: bool = False) -> dict[str, Float[Tensor, "b t"]]:
-    """`logp` of each token that counts, and the `entropy` of its distribution; float32, 0 where nothing counts."""
+def policy(model: Any, rows: Rows, *also: str) -> dict[str, Float[Tensor, "b t"]]:
+    """`logp` of each token that counts, and if asked for `entropy` and `certainty`; float32, 0 where nothing counts.
+
+    Certainty is the log-sum-exp of the logits minus their mean: KL from uniform to the policy, plus log vocabulary.
+    """
     with only(model, rows.where):
         logits = model(input_ids=rows.ids, use_cache=False).logits[0].float() / rows.temperature[:, None]
     # x - logsumexp keeps one copy of the logits for the gradient where log_softmax would keep two.
     total = logits.logsumexp(-1)
     found = {"logp": rows.spread(logits.gather(-1, rows.targets[:, None])[:, 0] - total)}
-    if entropy:
+    if "entropy" in also:
         found["entropy"] = rows.spread(total - (logits.softmax(-1) * logits).sum(-1))
+    if "certainty" in also:
+        found["certainty"] = rows.spread(total - logits.mean(-1))
     return found
+
+
+def states(model: Any, rows: Rows, last: int = 10) -> dict[str, Float[Tensor, "b d"]]:
+    """Last hidden state, mean over the `last` tokens of the prompt and of the response, or over all where fewer."""
+    hidden = model.base_model(input_ids=rows.ids, use_cache=False).last_hidden_state.float()
+    at = torch.arange(rows.ids.shape[1], device=rows.ids.device)
+    found = {}
+    for name, begin, end in (("prompt_state", 0 * rows.prompt, rows.prompt), ("response_state", rows.prompt, rows.end)):
+        these = (at >= torch.maximum(begin, end - last)[:, None]) & (at < end[:, None])
+        found[name] = (hidden * these[:, :, None]).sum(1) / these.sum(1, keepdim=True).clamp(min=1)
+    return found
+
+
+def blind(rows: Rows, token: int, share: float = 0.6) -> Rows:
+    """The same rows with a `share` of each prompt's tokens replaced by `token`.
+
+    0.6 is the share of the image that PAPO hides (2507.06448). Which tokens depends on the prompt alone, so that
+    the responses to one problem miss the same tokens, and any split gives the same gradient.
+    """
+    ids = rows.ids.clone()
+    for row, length in zip(ids, rows.prompt.tolist(), strict=True):
+        rng = torch.Generator().manual_seed(
+            hash(tuple(row[:length].tolist())) % 2**63
+        )  # integers hash alike everywhere
+        hidden = torch.rand(length, generator=rng) < share
+        row[:length][hidden.to(row.device)] = token
+    return replace(rows, ids=ids)
 
 
 @contextmanager

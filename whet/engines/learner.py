@@ -9,6 +9,7 @@ from torch import Tensor
 from whet.batch import Batch
 from whet.engines import forward
 from whet.engines.forward import Rows
+from whet.fields import FIELDS
 from whet.recipe import Refused
 
 if TYPE_CHECKING:
@@ -25,14 +26,22 @@ class LocalLearner:
     where the update makes the token likelier.
     """
 
-    def __init__(self, engine: "LocalEngine", objective: Objective, wanted: frozenset[str]) -> None:
-        self.engine, self.objective, self.wanted = engine, objective, wanted
+    def __init__(
+        self,
+        engine: "LocalEngine",
+        objective: Objective,
+        wanted: frozenset[str],
+        selector: Objective | None = None,
+    ) -> None:
+        self.engine, self.objective, self.wanted, self.selector = engine, objective, wanted, selector
         self.seen: dict[str, Tensor] = {}
 
     def gradient(self, batch: Batch, scale: float = 1.0) -> dict[str, float]:
         """Set the gradient of scale × objective on this batch; micro-batches add up to the same gradient."""
         engine = self.engine
-        engine.zero_grad(critic="new_value" in self.wanted)
+        engine.optimizer.zero_grad()
+        if self.selector:
+            batch = batch.having(selected=self._selected(batch, self.selector))
         shape = batch["mask"].shape
         self.seen = {"logp": torch.zeros(shape), "push": torch.zeros(shape)}
         loss = 0.0
@@ -46,11 +55,19 @@ class LocalLearner:
         """One AdamW step with the gradient that was set, at the engine's own learning rate when `lr` is None."""
         return self.engine.step(lr, clip_norm)
 
+    def _selected(self, batch: Batch, selector: Objective) -> Tensor:
+        """What the selector chooses on the whole batch, [n t] bool, by the policy as it is now."""
+        now = self.engine.score(batch, ["old_logp", "old_entropy"])
+        return selector({**now, **batch.fields, "logp": now["old_logp"], "entropy": now["old_entropy"]})
+
     def _made(self, batch: Batch, rows: Rows) -> dict[str, Tensor]:
         """What the forward pass gives this objective, [b t] each; carries gradient."""
-        old_entropy = "old_entropy" in self.wanted and "old_entropy" not in batch.fields
-        made = forward.policy(self.engine.model, rows, entropy="entropy" in self.wanted or old_entropy)
-        if "new_value" in self.wanted:
+        model, wanted = self.engine.model, self.wanted
+        entropy = "entropy" in wanted or ("old_entropy" in wanted and "old_entropy" not in batch.fields)
+        made = forward.policy(model, rows, *(["entropy"] if entropy else []))
+        if "blind_logp" in wanted:
+            made["blind_logp"] = forward.policy(model, forward.blind(rows, self.engine.stop[0]))["logp"]
+        if "new_value" in wanted:
             made["new_value"] = self.engine.critic(rows)
         return made
 
@@ -80,8 +97,9 @@ def fields_of(batch: Batch, rows: Rows) -> dict[str, Tensor]:
     width, time = rows.mask.shape[1], batch["mask"].shape
     found = {}
     for name, x in batch.fields.items():
+        in_time = FIELDS[name].shape == "n t" if name in FIELDS else x.shape == time
         mine = x[rows.index]
-        found[name] = (mine[:, :width] if x.shape == time and name != "rewards" else mine).to(rows.mask.device)
+        found[name] = (mine[:, :width] if in_time else mine).to(rows.mask.device)
     return found
 
 

@@ -63,7 +63,9 @@ class LocalEngine:
         model, tokenizer, card = load.model(path), load.tokenizer(path), load.card(path)
         room = model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > room:
-            raise Refused(f"the tokenizer in {path} has {len(tokenizer)} tokens and the model {room}: they do not match.")
+            raise Refused(
+                f"the tokenizer in {path} has {len(tokenizer)} tokens and the model {room}: they do not match."
+            )
         engine = cls(model.to(device), tokenizer, card.get("lr"), dtype, token_budget, path=str(path))
         engine.card = card
         return engine
@@ -100,7 +102,9 @@ class LocalEngine:
         with self.precision():
             drawn = sampler.draw(self.model, prompts, uniform, how, self.max_rows, self.token_budget)
         if not torch.isfinite(drawn.logp).all():
-            raise Refused("the model's probabilities are not finite: go back to an earlier checkpoint or another model.")
+            raise Refused(
+                "the model's probabilities are not finite: go back to an earlier checkpoint or another model."
+            )
         return self._batch([problems[i] for i in rows], prompts, drawn, how.temperature)
 
     def _batch(self, problems: list[Problem], prompts: list[tuple[int, ...]], drawn: Any, temperature: float) -> Batch:
@@ -117,6 +121,8 @@ class LocalEngine:
             "temperature": torch.full((len(problems),), temperature),
             "sampled_logp": drawn.logp[:, :t].contiguous(),
             "sampled_entropy": drawn.entropy[:, :t].contiguous(),
+            "age": torch.zeros(mask.shape),
+            "demonstration": torch.zeros(len(problems), dtype=torch.bool),
         }
         texts = self.tokenizer.batch_decode(words, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Batch(tuple(problems), tuple(prompts), tuple(texts), fields, drawn=len(problems))
@@ -209,7 +215,7 @@ class LocalEngine:
 
     # --- learning ----------------------------------------------------------------------------------------
 
-    def learner(self, objective: Objective, wanted: frozenset[str]) -> LocalLearner:
+    def learner(self, objective: Objective, wanted: frozenset[str], selector: Any = None) -> LocalLearner:
         """The policy, ready to descend an objective that asks the forward pass for the `wanted` fields."""
         return LocalLearner(self, objective, wanted)
 
@@ -237,8 +243,9 @@ class LocalEngine:
         aside, before = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("new", "old"))
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.model.save_pretrained(aside)
-            self.tokenizer.save_pretrained(aside)
+            with load.quiet():
+                self.model.save_pretrained(aside)
+                self.tokenizer.save_pretrained(aside)
             (aside / "whet.json").write_text(json.dumps({**self.card, "lr": self.lr}, indent=1), encoding="utf-8")
             if folder.exists():
                 folder.rename(before)

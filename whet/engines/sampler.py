@@ -44,7 +44,12 @@ class Drawn:
 
 
 def draw(
-    model: Any, prompts: Sequence[tuple[int, ...]], uniform: Float[Tensor, "n m"], how: Drawing, rows: int, budget: int
+    model: Any,
+    prompts: Sequence[tuple[int, ...]],
+    uniform: Float[Tensor, "n m"],
+    how: Drawing,
+    rows: int,
+    budget: int,
 ) -> Drawn:
     """One response to each prompt, at most `rows` at a time and `budget` prompt tokens read at once."""
     n, m = len(prompts), how.max_tokens
@@ -157,7 +162,9 @@ def pick(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r"], how: Drawing
     kept = nucleus(probability, how.top_p) if how.top_p < 1 else probability
     cdf = kept.cumsum(-1, dtype=torch.float64)  # in float32 the tail of a large vocabulary would be lost
     # uniform has 24 bits, so uniform × the last entry stays below it: a token of probability 0 is never drawn
-    token = torch.searchsorted(cdf, uniform[:, None].double() * cdf[:, -1:], right=True)[:, 0].clamp(max=cdf.shape[1] - 1)
+    token = torch.searchsorted(cdf, uniform[:, None].double() * cdf[:, -1:], right=True)[:, 0].clamp(
+        max=cdf.shape[1] - 1
+    )
     drawn = logp.gather(-1, token[:, None])[:, 0]
     return token, drawn - cdf[:, -1].log().float() if how.top_p < 1 else drawn, entropy
 
@@ -168,6 +175,6 @@ def nucleus(probability: Float[Tensor, "r v"], top_p: float) -> Float[Tensor, "r
     >>> nucleus(tensor([[0.5, 0.2, 0.3]]), 0.6)
     tensor([[0.5000, 0.0000, 0.3000]])
     """
-    likely, order = probability.sort(-1, descending=True, stable=True)
+    likely, order = probability.sort(dim=-1, descending=True, stable=True)
     before = likely.cumsum(-1) - likely
     return torch.zeros_like(probability).scatter(-1, order, torch.where(before < top_p, likely, 0.0))

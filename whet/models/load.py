@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,17 @@ LR_LARGE, LR_SMALL = 1e-6, 1e-4  # ours: 1e-6 is what verl and TRL users take fo
 def model(path: str | Path) -> Any:
     """The causal LM in a directory, with weights in float32 on the CPU and dropout off."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     folder = checked(path)
     try:
-        found, told = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True,
-            trust_remote_code=False, output_loading_info=True,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        with quiet():
+            found, told = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+                trust_remote_code=False, output_loading_info=True,
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise Refused(f"{folder} does not open as a causal language model: {_first_line(error)}") from error
     absent = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
     if absent:  # transformers would go on with random numbers in their place
@@ -40,7 +44,9 @@ def tokenizer(path: str | Path) -> Any:
 
     folder = checked(path)
     if not any((folder / name).exists() for name in TOKENIZERS):
-        raise Refused(f"{folder} has no tokenizer (tokenizer.json): copy the one that the model was trained with into it.")
+        raise Refused(
+            f"{folder} has no tokenizer (tokenizer.json): copy the one that the model was trained with into it."
+        )
     try:
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -106,6 +112,22 @@ class Formatter:
             return (*self.opening, *_ids(self.tokenizer(prompt, add_special_tokens=False)))
         chat = [{"role": "user", "content": prompt}]
         return _ids(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, transformers shows no progress bars and only errors: what matters is said in one sentence elsewhere."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _ids(found: Any) -> tuple[int, ...]:

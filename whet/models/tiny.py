@@ -8,7 +8,13 @@ from string import ascii_lowercase, digits
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 PRINTABLE = "\n" + "".join(map(chr, range(32, 127)))
 SPECIAL = ("<pad>", "<eos>", "<unk>")
@@ -34,7 +40,9 @@ def characters(alphabet: str = PRINTABLE) -> PreTrainedTokenizerFast:
     )
 
 
-def llama(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: int, inner: int, seed: int) -> Pair:
+def llama(
+    tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: int, inner: int, seed: int
+) -> Pair:
     """A fresh Llama with tied embeddings and float32 weights drawn from `seed`, with its tokenizer."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -1,6 +1,6 @@
 """CISPO (MiniMax 2025, MiniMax-M1): clip the weight of a token, never its gradient.
 
-    L = -sg( clip(r_t, 1-ε_low, 1+ε_high) ) · A_i · log π(y_t), token mean           (eq. 4, 5)
+L = -sg( clip(r_t, 1-ε_low, 1+ε_high) ) · A_i · log π(y_t), token mean           (eq. 4, 5)
 """
 
 from functools import partial

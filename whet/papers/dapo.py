@@ -1,9 +1,9 @@
 """DAPO (Yu et al. 2025): four changes that keep GRPO exploring on long responses.
 
-    clip-higher        clip(r, 1 - 0.2, 1 + 0.28)                                    (section 3.1)
-    dynamic sampling   draw again until every group has right and wrong answers      (section 3.2)
-    token mean         every token of the batch counts the same                      (section 3.3)
-    soft overlong      R - (|y| - (L_max - c)) / c  in the last c tokens, at most 1   (section 3.4, eq. 13)
+clip-higher        clip(r, 1 - 0.2, 1 + 0.28)                                    (section 3.1)
+dynamic sampling   draw again until every group has right and wrong answers      (section 3.2)
+token mean         every token of the batch counts the same                      (section 3.3)
+soft overlong      R - (|y| - (L_max - c)) / c  in the last c tokens, at most 1   (section 3.4, eq. 13)
 """
 
 from functools import partial

@@ -1,7 +1,7 @@
 """Dr. GRPO (Liu et al. 2025): GRPO without the two divisions that favour long wrong answers and easy prompts.
 
-    A_i = R_i - mean R
-    L   = 1/(n L_max) Σ_i Σ_t clip(r_t, A_i)                    (section 3.2; L_max is a constant)
+A_i = R_i - mean R
+L   = 1/(n L_max) Σ_i Σ_t clip(r_t, A_i)                    (section 3.2; L_max is a constant)
 """
 
 from typing import Any

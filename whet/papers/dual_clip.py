@@ -1,6 +1,6 @@
 """Dual-clip PPO (Ye et al. 2019): a bound on the loss of bad responses whose ratio has exploded.
 
-    where A < 0:  L = min(L_ppo, -A c),  c > 1                  (eq. 5)
+where A < 0:  L = min(L_ppo, -A c),  c > 1                  (eq. 5)
 """
 
 import torch
@@ -24,7 +24,9 @@ def dual_clip(
     tensor([[3.]])
     """
     if bound <= 1:
-        raise Refused(f"loss.bound is {bound}; dual-clip needs a bound above 1, the ratio of an unmoved policy.")
+        raise Refused(
+            f"loss.bound is {bound}; dual-clip needs a bound above 1, the ratio of an unmoved policy."
+        )
     clipped = ppo.clip(logp, old_logp, advantage, low, high)
     return torch.where(advantage < 0, torch.minimum(clipped, -advantage * bound), clipped)
 

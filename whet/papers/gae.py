@@ -1,9 +1,9 @@
 """Generalized advantage estimation (Schulman et al. 2015): a critic's forecast replaces the raw return.
 
-    δ_t = r_t + γ V_{t+1} - V_t
-    A_t = δ_t + γλ A_{t+1}                                     (eq. 16)
-    A  ← (A - mean) / std  over all tokens of the batch         (every PPO implementation does it)
-    critic: ½ max((V - G)², (clip(V, V_old ± c) - G)²),  G = A + V_old
+δ_t = r_t + γ V_{t+1} - V_t
+A_t = δ_t + γλ A_{t+1}                                     (eq. 16)
+A  ← (A - mean) / std  over all tokens of the batch         (every PPO implementation does it)
+critic: ½ max((V - G)², (clip(V, V_old ± c) - G)²),  G = A + V_old
 """
 
 import torch
@@ -80,5 +80,7 @@ recipe = reinforce.recipe.with_(
     credit=(whitened,),
     penalties=(critic_loss,),
     claims=("policy_gradient",),
-    departs=("The critic steps with the policy's optimiser and rate; the paper fits it apart, in a trust region.",),
+    departs=(
+        "The critic steps with the policy's optimiser and rate; the paper fits it apart, in a trust region.",
+    ),
 )

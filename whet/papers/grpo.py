@@ -1,7 +1,7 @@
 """GRPO (Shao et al. 2024, DeepSeekMath): compare the responses to one prompt in units of their spread.
 
-    A_i = (R_i - mean R) / (std R + ε)                          (section 4.1.2; sample std, ε = 1e-6 as verl)
-    L   = 1/G Σ_i 1/|o_i| Σ_t [ clip(r_t, A_i) + β k3 ]         (eq. 3)
+A_i = (R_i - mean R) / (std R + ε)                          (section 4.1.2; sample std, ε = 1e-6 as verl)
+L   = 1/G Σ_i 1/|o_i| Σ_t [ clip(r_t, A_i) + β k3 ]         (eq. 3)
 """
 
 from whet import groups
@@ -48,5 +48,7 @@ recipe = reinforce.recipe.with_(
     loss=ppo.clip,
     penalties=(kl_estimators.k3,),  # section 4.2: β = 0.04
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
-    departs=("16 responses to 16 prompts; the paper draws 64 for each. One update for each batch, as the paper.",),
+    departs=(
+        "16 responses to 16 prompts; the paper draws 64 for each. One update for each batch, as the paper.",
+    ),
 )

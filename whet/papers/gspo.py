@@ -1,7 +1,7 @@
 """GSPO (Zheng et al. 2025): one ratio for a whole response, because the reward is for a whole response.
 
-    s_i = exp( 1/|y_i| Σ_t (log π - log π_old) )                (eq. 7)
-    L   = 1/G Σ_i max(-A_i s_i, -A_i clip(s_i, 1-ε_low, 1+ε_high))
+s_i = exp( 1/|y_i| Σ_t (log π - log π_old) )                (eq. 7)
+L   = 1/G Σ_i max(-A_i s_i, -A_i clip(s_i, 1-ε_low, 1+ε_high))
 """
 
 from functools import partial

@@ -119,6 +119,12 @@ k1_loss = reinforce.recipe.with_(name="k1_loss", new="k1 in the loss", penalties
 k2_loss = reinforce.recipe.with_(name="k2_loss", new="k2 in the loss", penalties=(k2,), **_shared)
 k3_loss = reinforce.recipe.with_(name="k3_loss", new="k3 in the loss", penalties=(k3,), **_shared)
 _score = plain.task_score
-k1_reward = reinforce.recipe.with_(name="k1_reward", new="k1 in the reward", reward=(_score, minus_k1), **_shared)
-k2_reward = reinforce.recipe.with_(name="k2_reward", new="k2 in the reward", reward=(_score, minus_k2), **_shared)
-k3_reward = reinforce.recipe.with_(name="k3_reward", new="k3 in the reward", reward=(_score, minus_k3), **_shared)
+k1_reward = reinforce.recipe.with_(
+    name="k1_reward", new="k1 in the reward", reward=(_score, minus_k1), **_shared
+)
+k2_reward = reinforce.recipe.with_(
+    name="k2_reward", new="k2 in the reward", reward=(_score, minus_k2), **_shared
+)
+k3_reward = reinforce.recipe.with_(
+    name="k3_reward", new="k3 in the reward", reward=(_score, minus_k3), **_shared
+)

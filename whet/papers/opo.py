@@ -1,7 +1,7 @@
 """OPO (Hao et al. 2025): the baseline with the least variance, when gradients grow with length.
 
-    b   = Σ_j |y_j| R_j / Σ_j |y_j|                             (eq. 8)
-    A_i = R_i - b                                               exact on-policy, no KL, no std
+b   = Σ_j |y_j| R_j / Σ_j |y_j|                             (eq. 8)
+A_i = R_i - b                                               exact on-policy, no KL, no std
 """
 
 from whet import groups

@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017): stop pushing a token once its ratio has moved far enough.
 
-    r_t = π(y_t) / π_old(y_t)
-    L   = max(-A r_t, -A clip(r_t, 1-ε_low, 1+ε_high))          (eq. 7)
+r_t = π(y_t) / π_old(y_t)
+L   = max(-A r_t, -A clip(r_t, 1-ε_low, 1+ε_high))          (eq. 7)
 """
 
 from functools import partial
@@ -54,5 +54,7 @@ recipe = gae.recipe.with_(
         minibatches=4,  # verl: 1024 prompts in mini-batches of 256
     ),
     claims=("policy_gradient",),
-    departs=("One pass of four mini-batches, as in language-model practice; the paper makes 3 to 15 passes.",),
+    departs=(
+        "One pass of four mini-batches, as in language-model practice; the paper makes 3 to 15 passes.",
+    ),
 )

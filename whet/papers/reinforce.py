@@ -1,6 +1,6 @@
 """REINFORCE (Williams 1992): make every token of a response as much likelier as the response was rewarded.
 
-    L = -R_i · log π(y_it)            no baseline, no ratio; unbiased for one on-policy step
+L = -R_i · log π(y_it)            no baseline, no ratio; unbiased for one on-policy step
 """
 
 from whet.fields import PerResponse, PerToken
@@ -37,5 +37,7 @@ recipe = Recipe(
     advantage=no_baseline,
     loss=policy_gradient,
     claims=("policy_gradient",),
-    departs=("Divided by the tokens of the batch, as TRL and verl do; Williams sums over time. Same direction.",),
+    departs=(
+        "Divided by the tokens of the batch, as TRL and verl do; Williams sums over time. Same direction.",
+    ),
 )

@@ -1,6 +1,6 @@
 """ReMax (Li et al. 2023): the greedy response to the same prompt is the baseline.
 
-    A_i = R_i - R(greedy response)                              (eq. 4)
+A_i = R_i - R(greedy response)                              (eq. 4)
 """
 
 from whet.fields import PerResponse

@@ -1,6 +1,6 @@
 """Back to basics (Ahmadian et al. 2024): the other answers to the same prompt are the baseline.
 
-    A_i = R_i - mean of the other R_j = G/(G-1) · (R_i - mean R)            (section 3.2)
+A_i = R_i - mean of the other R_j = G/(G-1) · (R_i - mean R)            (section 3.2)
 """
 
 from whet import groups

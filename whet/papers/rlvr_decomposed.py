@@ -1,8 +1,8 @@
 """The surprising effectiveness of negative reinforcement (Zhu et al. 2025): right and wrong answers, apart.
 
-    PSR  A =  1 for right answers, the wrong ones left out
-    NSR  A = -1 for wrong answers, the right ones left out
-    W-REINFORCE  A = λ for right, -1 for wrong, λ = 0.1          (section 5)
+PSR  A =  1 for right answers, the wrong ones left out
+NSR  A = -1 for wrong answers, the right ones left out
+W-REINFORCE  A = λ for right, -1 for wrong, λ = 0.1          (section 5)
 """
 
 from whet.fields import Flag, Mask, PerResponse

@@ -1,6 +1,6 @@
 """Gradient starvation in binary-reward GRPO (2605.07689): the sign of the outcome, with no group to fall silent.
 
-    A_i = 2 r_i - 1,  r in {0, 1}                               so that E[A ∇log π] = 2 ∇p
+A_i = 2 r_i - 1,  r in {0, 1}                               so that E[A ∇log π] = 2 ∇p
 """
 
 from whet.fields import Flag, PerResponse

@@ -1,11 +1,12 @@
 """The charts of a run's page as Vega-Lite specifications. Colours are CSS variables, which the page fills in."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from whet.report.facts import Ends
 from whet.report.smooth import points
-from whet.runs.curve import curve
+from whet.runs.curve import Curve, curve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,26 +14,71 @@ if TYPE_CHECKING:
 Spec = dict[str, Any]
 
 BEFORE, AFTER = "before", "after"
+ROWS = "rows"
 SERIES = ("var(--after)", "var(--series-2)", "var(--series-3)", "var(--series-4)", "var(--series-5)")
 
 
-def _spec(chart: Any, height: int) -> Spec:
-    spec = chart.properties(width="container", height=height).to_dict()
-    spec.pop("config", None)  # the page has its own, for light and for dark
-    spec.pop("$schema", None)
-    return spec
+def trusted() -> AbstractContextManager[None]:
+    """While a page is written Altair does not check its own output, which takes seconds; the tests do."""
+    from altair.utils.schemapi import debug_mode
+
+    return debug_mode(False)
 
 
-def _data(rows: Sequence[Mapping[str, Any]]) -> Any:
+def _spec(chart: Any, rows: Sequence[Mapping[str, Any]], height: int) -> Spec:
+    """The specification of a chart that was made on `ROWS`: without configuration, since the page has its own."""
+    spec: Spec = chart.properties(width="container", height=height).to_dict(validate=False)
+    kept = {name: value for name, value in spec.items() if name not in ("config", "$schema")}
+    return {**kept, "datasets": {ROWS: list(rows)}}
+
+
+def _chart() -> Any:
+    """A chart whose data is named and not copied from layer to layer."""
     import altair as alt
 
-    return alt.Data(values=list(rows))
+    return alt.Chart(alt.NamedData(ROWS))
 
 
-def _axis(unit: str, **more: Any) -> Any:
+def _estimated(one: Curve, i: int, **labels: Any) -> dict[str, Any]:
+    """A row for a chart: an estimate with the bounds of its interval."""
+    return {**labels, "value": _shown(one.mean[i]), "low": _shown(one.low[i]), "high": _shown(one.high[i])}
+
+
+def _between(title: str) -> list[Any]:
+    """The tooltips of an estimate."""
     import altair as alt
 
-    return alt.Axis(format=".0%" if unit == "share" else "~s", tickCount=4, title=None, **more)
+    named = {"value": title, "low": "from", "high": "to"}
+    return [alt.Tooltip(f"{name}:Q", title=said, format=".1%") for name, said in named.items()]
+
+
+def _share(zero: bool = True) -> dict[str, Any]:
+    """`value` as height, in percent."""
+    import altair as alt
+
+    return {"y": alt.Y("value:Q", axis=_axis("share"), scale=alt.Scale(zero=zero, nice=True))}
+
+
+def _bounds() -> dict[str, Any]:
+    """From `low` to `high`."""
+    import altair as alt
+
+    return {"y": alt.Y("low:Q", axis=_axis("share")), "y2": alt.Y2("high:Q")}
+
+
+def _axis(unit: str, most: float = 1.0) -> Any:
+    """An axis without a title; `most` is the largest value on it."""
+    import altair as alt
+
+    form = (".1~%" if most < 0.05 else ".0%") if unit == "share" else "~g" if most < 10_000 else "~s"
+    return alt.Axis(format=form, tickCount=4, title=None)
+
+
+def _step() -> Any:
+    import altair as alt
+
+    axis = alt.Axis(tickMinStep=1, tickCount=alt.ExprRef("width / 60"))
+    return alt.X("step:Q", title="step", scale=alt.Scale(nice=False, padding=6), axis=axis)
 
 
 def _form(unit: str) -> str:
@@ -59,10 +105,10 @@ def learning(name: str, unit: str, steps: "np.ndarray", values: "np.ndarray") ->
     import altair as alt
 
     rows = points(steps, values)
-    axis = alt.X("step:Q", title="step", scale=alt.Scale(nice=False, padding=4), axis=alt.Axis(tickMinStep=1))
+    axis = _axis(unit, max((abs(row["value"]) for row in rows), default=0))
     scale = alt.Scale(zero=False, nice=True)
-    y = alt.Y("smooth:Q", axis=_axis(unit), scale=scale)
-    base = alt.Chart(_data(rows)).encode(x=axis)
+    y = alt.Y("smooth:Q", axis=axis, scale=scale)
+    base = _chart().encode(x=_step())
     tooltip = [
         alt.Tooltip("step:Q"),
         alt.Tooltip("value:Q", title=name, format=_form(unit)),
@@ -70,7 +116,7 @@ def learning(name: str, unit: str, steps: "np.ndarray", values: "np.ndarray") ->
     ]
     near = alt.selection_point(nearest=True, on="pointerover", clear="pointerout", fields=["step"], empty=False)
     layers = [
-        base.mark_circle(size=9, opacity=0.35, color="var(--after)").encode(y=alt.Y("value:Q", axis=_axis(unit))),
+        base.mark_circle(size=9, opacity=0.35, color="var(--after)").encode(y=alt.Y("value:Q", axis=axis)),
         base.mark_line(strokeWidth=2.2, color="var(--after)", interpolate="monotone").encode(y=y),
         base.mark_rule(color="var(--muted)").encode(
             opacity=alt.condition(near, alt.value(0.7), alt.value(0)), tooltip=tooltip
@@ -78,46 +124,35 @@ def learning(name: str, unit: str, steps: "np.ndarray", values: "np.ndarray") ->
     ]  # fmt: skip
     if len(rows) >= 6:
         shade = base.mark_area(opacity=0.16, color="var(--after)", interpolate="monotone")
-        layers.insert(0, shade.encode(y=alt.Y("low:Q", axis=_axis(unit), scale=scale), y2="high:Q"))
+        layers.insert(0, shade.encode(y=alt.Y("low:Q", axis=axis, scale=scale), y2="high:Q"))
     if len(rows) == 1:
         layers[1] = base.mark_circle(size=60, color="var(--after)").encode(y=y)
-    return _spec(alt.layer(*layers), 150)
+    return _spec(alt.layer(*layers), rows, 150)
 
 
 def held_out(ends: Sequence[Ends]) -> Spec:
     """pass@1 at every evaluation, one line for each split, with 95 % intervals over problems."""
     import altair as alt
 
-    rows = []
-    for end in ends:
-        for step, results in sorted(end.every.items()):
-            one = curve(results, [1])
-            low, mean, high = (_shown(float(x[0])) for x in (one.low, one.mean, one.high))
-            rows.append({"step": step, "split": end.split, "value": mean, "low": low, "high": high})
+    rows = [
+        _estimated(curve(results, [1]), 0, step=step, split=end.split)
+        for end in ends
+        for step, results in sorted(end.every.items())
+    ]
     splits = [end.split for end in ends]
-    color = alt.Color(
-        "split:N", sort=splits, title=None,
-        scale=alt.Scale(domain=splits, range=[SERIES[i % len(SERIES)] for i in range(len(splits))]),
-        legend=alt.Legend(orient="top", direction="horizontal", symbolType="stroke", symbolStrokeWidth=3, offset=4),
+    colors = [SERIES[i % len(SERIES)] for i in range(len(splits))]
+    legend = alt.Legend(
+        orient="top", direction="horizontal", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1
     )  # fmt: skip
-    base = alt.Chart(_data(rows)).encode(x=_step(), color=color)
-    y = alt.Y("value:Q", axis=_axis("share"), scale=alt.Scale(zero=True, nice=True))
-    tooltip = [
-        alt.Tooltip("split:N"), alt.Tooltip("step:Q"), alt.Tooltip("value:Q", title="pass@1", format=".1%"),
-        alt.Tooltip("low:Q", title="from", format=".1%"), alt.Tooltip("high:Q", title="to", format=".1%"),
-    ]  # fmt: skip
+    color = alt.Color("split:N", sort=splits, title=None, scale=alt.Scale(domain=splits, range=colors), legend=legend)
+    base = _chart().encode(x=_step(), color=color)
+    tooltip = [alt.Tooltip("split:N"), alt.Tooltip("step:Q"), *_between("pass@1")]
     layers = (
-        base.mark_area(opacity=0.14).encode(y=alt.Y("low:Q", axis=_axis("share")), y2="high:Q"),
-        base.mark_line(strokeWidth=2.2).encode(y=y),
-        base.mark_circle(size=46, opacity=1).encode(y=y, tooltip=tooltip),
+        base.mark_area(opacity=0.14).encode(**_bounds()),
+        base.mark_line(strokeWidth=2.2).encode(**_share()),
+        base.mark_circle(size=46, opacity=1).encode(**_share(), tooltip=tooltip),
     )
-    return _spec(alt.layer(*layers), 240)
-
-
-def _step() -> Any:
-    import altair as alt
-
-    return alt.X("step:Q", title="step", scale=alt.Scale(nice=False, padding=8), axis=alt.Axis(tickMinStep=1))
+    return _spec(alt.layer(*layers), rows, 240)
 
 
 # --- before and after ----------------------------------------------------------------------------------------
@@ -131,29 +166,19 @@ def passing(end: Ends) -> Spec:
     """pass@k over k on a log2 axis, before and after, with 95 % intervals over problems."""
     import altair as alt
 
-    rows = []
-    for when, results in _both(end):
-        one = curve(results, end.ks)
-        for i, k in enumerate(one.ks):
-            low, mean, high = (_shown(float(x[i])) for x in (one.low, one.mean, one.high))
-            rows.append({"k": k, "when": when, "value": mean, "low": low, "high": high})
-    ks = list(end.ks)
-    x = alt.X(
-        "k:Q", title="k responses to each problem", axis=alt.Axis(values=ks, format="d", grid=False),
-        scale=alt.Scale(type="log", base=2, nice=False, domain=[1, max(ks[-1], 2)], padding=6),
-    )  # fmt: skip
-    base = alt.Chart(_data(rows)).encode(x=x, color=_when())
-    y = alt.Y("value:Q", axis=_axis("share"), scale=alt.Scale(zero=True, nice=True))
-    tooltip = [
-        alt.Tooltip("when:N"), alt.Tooltip("k:Q"), alt.Tooltip("value:Q", title="pass@k", format=".1%"),
-        alt.Tooltip("low:Q", title="from", format=".1%"), alt.Tooltip("high:Q", title="to", format=".1%"),
-    ]  # fmt: skip
+    curves = [(when, curve(results, end.ks)) for when, results in _both(end)]
+    rows = [_estimated(one, i, k=k, when=when) for when, one in curves for i, k in enumerate(end.ks)]
+    axis = alt.Axis(values=list(end.ks), format="d", grid=False)
+    scale = alt.Scale(type="log", base=2, nice=False, domain=[1, max(end.ks[-1], 2)], padding=6)
+    x = alt.X("k:Q", title="k responses to each problem", axis=axis, scale=scale)
+    base = _chart().encode(x=x, color=_when())
+    tooltip = [alt.Tooltip("when:N"), alt.Tooltip("k:Q"), *_between("pass@k")]
     layers = (
-        base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", axis=_axis("share")), y2="high:Q"),
-        base.mark_line(strokeWidth=2.2).encode(y=y),
-        base.mark_circle(size=42, opacity=1).encode(y=y, tooltip=tooltip),
+        base.mark_area(opacity=0.18).encode(**_bounds()),
+        base.mark_line(strokeWidth=2.2).encode(**_share()),
+        base.mark_circle(size=42, opacity=1).encode(**_share(), tooltip=tooltip),
     )
-    return _spec(alt.layer(*layers), 210)
+    return _spec(alt.layer(*layers), rows, 210)
 
 
 def by_level(end: Ends) -> Spec | None:
@@ -163,29 +188,23 @@ def by_level(end: Ends) -> Spec | None:
     levels = sorted({row.level for row in (*end.before, *end.after)})
     if len(levels) < 2:
         return None
-    rows = []
-    for when, results in _both(end):
-        for level in levels:
-            some = [row for row in results if row.level == level]
-            if some:
-                one = curve(some, [1])
-                low, mean, high = (_shown(float(x[0])) for x in (one.low, one.mean, one.high))
-                rows.append({"level": level, "when": when, "value": mean, "low": low, "high": high, "n": len(some)})
-    base = alt.Chart(_data(rows)).encode(
+    found = [
+        (when, level, some)
+        for when, results in _both(end)
+        for level in levels
+        if (some := [row for row in results if row.level == level])
+    ]
+    rows = [_estimated(curve(some, [1]), 0, level=level, when=when, n=len(some)) for when, level, some in found]
+    base = _chart().encode(
         x=alt.X("level:O", title="level", axis=alt.Axis(labelAngle=0, grid=False)),
         xOffset=alt.XOffset("when:N", sort=[BEFORE, AFTER]),
     )
-    y = alt.Y("value:Q", axis=_axis("share"), scale=alt.Scale(zero=True, nice=True))
-    tooltip = [
-        alt.Tooltip("when:N"), alt.Tooltip("level:O"), alt.Tooltip("n:Q", title="problems"),
-        alt.Tooltip("value:Q", title="pass@1", format=".1%"),
-        alt.Tooltip("low:Q", title="from", format=".1%"), alt.Tooltip("high:Q", title="to", format=".1%"),
-    ]  # fmt: skip
+    tooltip = [alt.Tooltip("when:N"), alt.Tooltip("level:O"), alt.Tooltip("n:Q", title="problems"), *_between("pass@1")]
     layers = (
-        base.mark_bar(cornerRadiusTopLeft=2, cornerRadiusTopRight=2).encode(y=y, color=_when(), tooltip=tooltip),
-        base.mark_rule(color="var(--ink)", strokeWidth=1.2).encode(y=alt.Y("low:Q", axis=_axis("share")), y2="high:Q"),
+        base.mark_bar(cornerRadiusEnd=2).encode(**_share(), color=_when(), tooltip=tooltip),
+        base.mark_rule(color="var(--ink)", strokeWidth=1.2).encode(**_bounds()),
     )
-    return _spec(alt.layer(*layers), 210)
+    return _spec(alt.layer(*layers), rows, 210)
 
 
 # --- what the responses are like -----------------------------------------------------------------------------
@@ -208,7 +227,7 @@ def lengths(early: Sequence[int], late: Sequence[int]) -> Spec:
             for a, b, s in zip(edges, edges[1:], shares, strict=False)
             if len(found)
         ]
-    chart = alt.Chart(_data(rows)).mark_bar(opacity=0.55, binSpacing=1).encode(
+    chart = _chart().mark_bar(opacity=0.55, binSpacing=1).encode(
         x=alt.X("from:Q", bin="binned", title="tokens in a response", axis=alt.Axis(tickMinStep=1, grid=False)),
         x2="to:Q",
         y=alt.Y("share:Q", stack=None, axis=_axis("share")),
@@ -218,7 +237,7 @@ def lengths(early: Sequence[int], late: Sequence[int]) -> Spec:
             alt.Tooltip("share:Q", title="responses", format=".1%"),
         ],
     )  # fmt: skip
-    return _spec(chart, 170)
+    return _spec(chart, rows, 170)
 
 
 def entropy_tail(early: "np.ndarray", late: "np.ndarray") -> Spec:
@@ -234,7 +253,7 @@ def entropy_tail(early: "np.ndarray", late: "np.ndarray") -> Spec:
         if len(found)
         for x in levels
     ]
-    chart = alt.Chart(_data(rows)).mark_line(strokeWidth=2.2).encode(
+    chart = _chart().mark_line(strokeWidth=2.2).encode(
         x=alt.X("nats:Q", title="entropy of a token, nats", scale=alt.Scale(nice=False)),
         y=alt.Y("share:Q", axis=_axis("share"), scale=alt.Scale(zero=True)),
         color=_when(),
@@ -243,7 +262,7 @@ def entropy_tail(early: "np.ndarray", late: "np.ndarray") -> Spec:
             alt.Tooltip("share:Q", title="of the tokens", format=".1%"),
         ],
     )  # fmt: skip
-    return _spec(chart, 170)
+    return _spec(chart, rows, 170)
 
 
 def entropy_by_position(early: Iterable[Sequence[float]], late: Iterable[Sequence[float]]) -> Spec:
@@ -260,14 +279,14 @@ def entropy_by_position(early: Iterable[Sequence[float]], late: Iterable[Sequenc
             if len(values) >= 5:
                 rows.append({"position": position, "when": when, "nats": _shown(sum(values) / len(values))})
     rows = _at_most(rows, 400)
-    chart = alt.Chart(_data(rows)).mark_line(strokeWidth=2.2).encode(
+    chart = _chart().mark_line(strokeWidth=2.2).encode(
         x=alt.X("position:Q", title="position in the response", axis=alt.Axis(tickMinStep=1),
                 scale=alt.Scale(nice=False, padding=4)),
         y=alt.Y("nats:Q", axis=_axis("nats"), scale=alt.Scale(zero=True)),
         color=_when(),
         tooltip=[alt.Tooltip("when:N"), alt.Tooltip("position:Q"), alt.Tooltip("nats:Q", format=".3f")],
     )  # fmt: skip
-    return _spec(chart, 170)
+    return _spec(chart, rows, 170)
 
 
 def _at_most(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The numbers of a run that every report shows, whatever it is written in: before, after, and how sure the change is."""
+"""The numbers that every report of a run shows: before, after, and how sure the change is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,20 +90,15 @@ def facts(store: Store) -> list[Fact]:
 
 
 def _of_split(end: Ends) -> list[Fact]:
-    lines = []
-    for k in dict.fromkeys((1, min(64, *end.ks[-1:] or (1,)))):
-        lines.append(_passing(end, k))
-    tries = max((row.tries for row in (*end.before, *end.after)), default=0)
-    plain: list[tuple[str, str, str, Callable[[Evaluated], float]]] = [
-        ("entropy", "nats", "mean entropy of the next-token distribution, per token", lambda row: row.entropy),
-        ("length", "tokens", "mean length of a response, end token included", lambda row: row.mean_length),
-        ("different responses", f"of {tries}", "different texts among the tries, mean over problems", _distinct),
-    ]
-    return lines + [_mean(end, *one) for one in plain]
-
-
-def _distinct(row: Evaluated) -> float:
-    return row.distinct
+    ks = dict.fromkeys((1, min(64, *end.ks[-1:] or (1,))))
+    lines = [_passing(end, k) for k in ks]
+    lines.append(_mean(end, "entropy", "nats", "mean entropy of the next-token distribution", lambda row: row.entropy))
+    lines.append(_mean(end, "length", "tokens", "mean length, end token included", lambda row: row.mean_length))
+    tries = {row.tries for row in (*end.before, *end.after)}
+    if len(tries) == 1:  # more tries find more different responses: other numbers of tries do not compare
+        unit, meaning = f"of {min(tries)}", "different texts among the tries, mean over problems"
+        lines.append(_mean(end, "different responses", unit, meaning, lambda row: row.distinct))
+    return lines
 
 
 def _passing(end: Ends, k: int) -> Fact:
@@ -191,13 +186,12 @@ def number(value: float | None, unit: str = "", signed: bool = False) -> str:
     if value is None or value != value:
         return "–"
     if value == 0:
-        return "0 %" if unit == "share" else "0"
+        return "0" if unit != "share" else "0 pp" if signed else "0 %"
     sign = "+" if signed else ""
     if unit == "share":
-        text = f"{100 * value:{sign}.1f} %"
+        text = f"{100 * value:{sign}.1f} {'pp' if signed else '%'}"  # a change of a share is in points
     else:
-        size = abs(value)
-        digits = 0 if size >= 100 or value == int(value) and size >= 10 else 1 if size >= 10 else 2 if size >= 1 else 3
+        digits = sum(abs(value) < bound for bound in (1, 10, 100))
         text = f"{value:{sign}.{digits}f}"
     return text.replace("-", "−")
 

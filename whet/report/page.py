@@ -93,7 +93,7 @@ def before_after(facts: Sequence[Fact], ends: Sequence[Ends], elsewhere: Sequenc
     before, after = steps_of(ends)
     head = (
         f"<thead><tr><th></th><th class='n'>{e(before or 'before')}</th><th class='n'>{e(after or 'after')}</th>"
-        "<th></th><th class='n'>change</th><th>95 % interval</th></tr></thead>"
+        "<th class='picture'></th><th class='n'>change</th><th>95 % interval</th></tr></thead>"
     )
     blocks = []
     for split in dict.fromkeys(fact.split for fact in facts):
@@ -122,12 +122,13 @@ def _line(fact: Fact) -> str:
         tone = "interval" if not fact.sure else "moved"
         if fact.sure and fact.better:
             tone = "good" if value * fact.better > 0 else "bad"
-    unit = "" if fact.unit == "share" else f" <span class='note'>{e(fact.unit)}</span>"
+    said = fact.meaning if not fact.split else "" if fact.unit == "share" else fact.unit
+    unit = f" <span class='note'>{e(said)}</span>" if said else ""
     picture = _dumbbell(fact) if fact.measure.startswith("pass@") else ""
     return (
         f"<tr title='{e(fact.meaning)}'><td class='measure'>{e(fact.measure)}{unit}</td>"
         f"<td class='n'>{number(fact.before, fact.unit)}</td><td class='n'>{number(fact.after, fact.unit)}</td>"
-        f"<td>{picture}</td><td class='n {tone}'>{change}</td><td class='n interval' style='text-align:left'>{bounds}</td></tr>"
+        f"<td class='picture'>{picture}</td><td class='n {tone}'>{change}</td><td class='interval'>{bounds}</td></tr>"
     )
 
 

@@ -4,16 +4,16 @@ const rows = JSON.parse(document.getElementById("response-rows").textContent);
 const at = (id) => document.getElementById(id);
 
 const QUANTITIES = {
-  advantage: { label: "advantage", signed: true, meaning: "How much better than expected the update takes this token to be." },
-  push: { label: "push", signed: true, meaning: "What the update asks of the token's log-probability: blue up, orange down." },
-  log_ratio: { label: "log-ratio", signed: true, meaning: "Log-probability for the learner minus that for the sampler, nats. Blue: the learner finds the token likelier." },
+  advantage: { label: "advantage", signed: true, meaning: "How much better than expected the update takes this token to be.", ends: ["worse", "better"] },
+  push: { label: "push", signed: true, flip: true, meaning: "Derivative of the loss by the token's log-probability: where it is negative, the update makes the token likelier.", ends: ["less likely", "likelier"] },
+  log_ratio: { label: "log-ratio", signed: true, meaning: "Log-probability for the learner minus that for the sampler, in nats.", ends: ["sampler", "learner"] },
   sampled_entropy: { label: "entropy", meaning: "Entropy of the next-token distribution the token was drawn from, nats. Strong: an open choice." },
   sampled_logp: { label: "log-prob", meaning: "Log-probability of the token when it was drawn, nats. Strong: a surprise." },
 };
 const NAMES = { ...Object.fromEntries(Object.entries(QUANTITIES).map(([k, q]) => [k, q.label])), weight: "weight" };
 const MOST_COLOUR = 72; // percent; text stays readable on it in both themes
 
-const state = { split: "", step: "", level: "", verdict: "", search: "", row: null, quantity: "advantage" };
+const state = { split: "", step: "", level: "", verdict: "", search: "", row: null, wanted: "advantage" };
 
 // --- numbers ---------------------------------------------------------------------------------------------
 
@@ -38,7 +38,7 @@ function extent(name) { // the 98th percentile of the size over all responses: o
   return extents[name];
 }
 
-const hue = (name, x) => (!QUANTITIES[name].signed ? "--open" : x > 0 ? "--up" : "--down");
+const hue = (name, x) => (!QUANTITIES[name].signed ? "--open" : x > 0 !== Boolean(QUANTITIES[name].flip) ? "--up" : "--down");
 const mix = (variable, share) => `color-mix(in oklab, var(${variable}) ${(share * MOST_COLOUR).toFixed(1)}%, transparent)`;
 const paint = (name, x) => (x === null ? "transparent" : mix(hue(name, x), Math.min(1, Math.abs(x) / extent(name))));
 
@@ -92,8 +92,14 @@ function list() {
     return item;
   }));
   if (!found.length) at("list").append(make("li", "No response is like that.", { class: "none" }));
-  if (found.length && !found.includes(state.row)) open(found[0]);
+  if (found.length && !found.includes(state.row)) open(first(found));
   else mark();
+}
+
+// What to show before anybody chose: the latest response that the update had something to say about.
+function first(found) {
+  const told = (row) => has(row, "advantage") && [row.advantage].flat().some((x) => x !== 0);
+  return found.findLast(told) ?? found[0];
 }
 
 function mark() {
@@ -132,59 +138,80 @@ function open(row) {
     pair.append(make("dt", name), make("dd", String(said), { class: tone }));
     return pair;
   }));
-  if (!has(row, state.quantity)) state.quantity = Object.keys(QUANTITIES).find((name) => has(row, name)) ?? "advantage";
   colour();
-  siblings(row);
   mark();
 }
 
+// The quantity that was asked for, or the first that this response has.
+const quantityOf = (row) => [state.wanted, ...Object.keys(QUANTITIES)].find((name) => has(row, name));
+
 function colour() {
-  const { row, quantity } = state;
+  const { row } = state;
+  const quantity = quantityOf(row);
   const entries = Object.fromEntries(Object.entries(QUANTITIES).map(([name, q]) => {
     const off = !has(row, name);
     return [name, { label: q.label, off, title: off ? "was not recorded for this response" : q.meaning }];
   }));
-  choice(at("quantities"), entries, quantity, (name) => { state.quantity = name; colour(); });
-  const { signed, meaning } = QUANTITIES[quantity];
+  choice(at("quantities"), entries, quantity, (name) => { state.wanted = name; colour(); });
+  at("tokens").replaceChildren(...row.pieces.flatMap((piece, i) => token(row, piece, i, quantity)));
+  siblings(row, quantity);
+  if (quantity) legend(row, quantity);
+}
+
+function legend(row, quantity) {
+  const { signed, flip, meaning, ends } = QUANTITIES[quantity];
   const untrained = row.mask !== undefined && [row.mask].flat().includes(0);
   at("meaning").textContent = meaning + (untrained ? " Struck out: tokens the update leaves out." : "");
   const end = extent(quantity);
   const negative = quantity === "sampled_logp";
-  at("low").textContent = signed ? show(-end, 2) : "0";
-  at("high").textContent = signed ? `+${show(end, 2)}` : show(negative ? -end : end, 2);
+  const least = signed ? `${flip ? "+" : "−"}${show(end, 2)} ${ends[0]}` : "0";
+  const most = signed ? `${flip ? "−" : "+"}${show(end, 2)} ${ends[1]}` : show(negative ? -end : end, 2);
+  at("low").textContent = least;
+  at("high").textContent = most;
   at("bar").style.background = signed
     ? `linear-gradient(90deg, ${mix("--down", 1)}, transparent, ${mix("--up", 1)})`
     : `linear-gradient(90deg, transparent, ${mix("--open", 1)})`;
-  at("tokens").replaceChildren(...row.pieces.flatMap((piece, i) => token(row, piece, i)));
 }
 
 const VISIBLE = { "\n": "↵", "\t": "⇥", " ": "␣", "": "∅" };
 
-function token(row, piece, i) {
+function token(row, piece, i, quantity) {
   const special = piece.trim() === "" || /^<[^<>\s]+>$/.test(piece);
   const text = piece.trim() === "" ? (piece === "" ? "∅" : [...piece].map((c) => VISIBLE[c] ?? "␣").join("")) : piece;
   const box = make("span", text, { "data-token": i, class: special ? "special" : "" });
-  box.style.background = paint(state.quantity, value(row, state.quantity, i));
+  if (quantity) box.style.background = paint(quantity, value(row, quantity, i));
   if (value(row, "mask", i) === 0) box.classList.add("untrained");
   return piece.includes("\n") ? [box, make("br")] : [box];
 }
 
-function siblings(row) {
+const STRIP = 80; // tokens of another response that are shown; the line is cut anyway
+
+function chip(other, row) {
+  const button = make("button", `${other.correct ? "✓" : "✗"} ${show(other.reward ?? other.score, 2)}`, {
+    type: "button", class: other.correct ? "is-right" : "is-wrong", "aria-current": other === row,
+  });
+  button.addEventListener("click", () => open(other));
+  return button;
+}
+
+function siblings(row, quantity) {
   const same = rows.filter((other) => other.problem === row.problem && other.split === row.split);
-  const steps = [...new Set(same.map((other) => other.step))];
+  const now = same.filter((other) => other.step === row.step);
+  const steps = [...new Set(same.map((other) => other.step))].filter((step) => step !== row.step);
   at("siblings").replaceChildren();
-  if (same.length < 2) return;
-  at("siblings").append(make("h4", "other responses to this problem, by reward"));
+  if (now.length > 1) at("siblings").append(make("h4", `the ${now.length} responses to this problem at step ${row.step}, by reward`));
+  for (const other of now.length > 1 ? now : []) {
+    const line = make("div", "", { class: "other" });
+    const strip = make("div", "", { class: "strip tokens" });
+    strip.append(...other.pieces.slice(0, STRIP).map((piece, i) => token(other, piece, i, quantity)[0]));
+    strip.addEventListener("click", () => open(other));
+    line.append(chip(other, row), strip);
+    at("siblings").append(line);
+  }
+  if (steps.length) at("siblings").append(make("h4", "the same problem at other steps"));
   for (const step of steps) {
     const line = make("div", "", { class: "step" });
-    line.append(make("span", `step ${step}`));
-    for (const other of same.filter((one) => one.step === step)) {
-      const button = make("button", `${other.correct ? "✓" : "✗"} ${show(other.reward ?? other.score, 2)}`, {
-        type: "button", class: other.correct ? "is-right" : "is-wrong", "aria-current": other === row,
-      });
-      button.addEventListener("click", () => open(other));
-      line.append(button);
-    }
+    line.append(make("span", `step ${step}`), ...same.filter((one) => one.step === step).map((other) => chip(other, row)));
     at("siblings").append(line);
   }
 }

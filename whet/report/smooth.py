@@ -46,7 +46,7 @@ def band(values: "np.ndarray", share: float = 0.8) -> "tuple[np.ndarray, np.ndar
     near = [values[max(0, i - width) : i + width + 1] for i in range(len(values))]
     tails = [(1 - share) / 2, (1 + share) / 2]
     bounds = np.array([np.quantile(part, tails) for part in near]).reshape(-1, 2)
-    return bounds[:, 0], bounds[:, 1]
+    return smoothed(bounds[:, 0]), smoothed(bounds[:, 1])
 
 
 def points(steps: "np.ndarray", values: "np.ndarray") -> list[dict[str, Any]]:

@@ -42,7 +42,11 @@ def curve(rows: "Sequence[Evaluated]", ks: Sequence[int] | None = None, level: f
 
 
 def change(
-    before: "Sequence[Evaluated]", after: "Sequence[Evaluated]", ks: Sequence[int], level: float = 0.95, seed: int = 0
+    before: "Sequence[Evaluated]",
+    after: "Sequence[Evaluated]",
+    ks: Sequence[int],
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Curve:
     """pass@k after minus before over the problems that both have; problems are drawn in pairs."""
     first = {(row.split, row.problem): row for row in before}

@@ -7,8 +7,9 @@
     advantage, weight      per token, as the update used them
     mask                   per token: False where `keep` left it out
     sampled_logp, sampled_entropy    nats, as the sampler saw it
-    log_ratio              nats: log-probability at the learner's first pass (or old_logp) minus sampled_logp
-    push                   minus the derivative of the objective by the token's logp: up is positive
+    log_ratio              nats: log-probability at the learner's first pass (or old_logp) minus sampled_logp;
+                           null where the mask is False, since nobody computed it there
+    push                   the derivative of the loss by the token's logp: negative where the update makes it likelier
 
 What a batch does not have is null: an evaluation has no advantage.
 """
@@ -29,27 +30,39 @@ PER_TOKEN = ("advantage", "weight", "mask", "sampled_logp", "sampled_entropy", "
 
 
 def as_parquet(
-    step: int, split: str, batch: "Batch", pieces: Sequence[Sequence[str]], seen: Mapping[str, Any]
+    step: int,
+    split: str,
+    batch: "Batch",
+    pieces: Sequence[Sequence[str]],
+    seen: Mapping[str, Any],
+    earlier: Path | None = None,
 ) -> bytes:
-    """The bytes of a Parquet file of a batch; `seen` has tensors [n t]."""
+    """The bytes of a Parquet file of a batch, after the rows of an `earlier` file; `seen` has tensors [n t]."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = io.BytesIO()
-    pq.write_table(_table(step, split, batch, pieces, seen), file, compression="zstd")
+    table, file = _table(step, split, batch, pieces, seen), io.BytesIO()
+    if earlier is not None:
+        table = pa.concat_tables([_opened(earlier), table])
+    pq.write_table(table, file, compression="zstd")
     return file.getvalue()
 
 
 def read(path: Path, limit: int | None = None, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The first `limit` rows of such a file, with all columns or only some."""
+    rows: list[dict[str, Any]] = _opened(path, columns).slice(0, limit).to_pylist()
+    return rows
+
+
+def _opened(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with guarded("read", path):
         try:
-            table = pq.read_table(path, columns=None if columns is None else list(columns))
+            return pq.read_table(path, columns=None if columns is None else list(columns))
         except pa.ArrowInvalid as error:
             raise OSError(f"it is no whole Parquet file ({error})") from error
-    return table.slice(0, limit).to_pylist()
 
 
 def _table(
@@ -116,5 +129,6 @@ def _per_token(batch: "Batch", seen: Mapping[str, Any], lengths: Sequence[int]) 
             continue
         x = values[name].detach()
         flat = (x if name == "mask" else x.float()).cpu().numpy()[there]
-        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(flat, kind))
+        absent = ~batch["mask"].cpu().numpy()[there] if name == "log_ratio" else None
+        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(flat, kind, mask=absent))
     return columns

@@ -155,7 +155,10 @@ class Store:
         for step, name, value in self._select("SELECT step, name, value FROM metrics ORDER BY step"):
             found.setdefault(name, []).append((step, float("nan") if value is None else value))
         return {
-            name: (np.array([s for s, _ in rows], dtype=np.int64), np.array([v for _, v in rows], dtype=np.float64))
+            name: (
+                np.array([s for s, _ in rows], dtype=np.int64),
+                np.array([v for _, v in rows], dtype=np.float64),
+            )
             for name, rows in found.items()
         }
 
@@ -208,15 +211,17 @@ class Store:
     ) -> Path:
         """Keep a batch: one row for each response, with the text and the numbers of each of its tokens.
 
+        Rows are added to those that the same step and split already has: an evaluation comes in several batches.
         `pieces[i]` has the text of each of the `length[i]` tokens of response i. `seen` has what the learner saw
-        at its first pass, as tensors [n t]: `logp` in nats and `push`, what the update asks of the token's logp.
+        at its first pass, as tensors [n t]: `logp` in nats and `push`, the derivative of the loss by it.
         """
         from whet.runs.rollouts import as_parquet
 
         path = self._rollout_file(step, split)
         with guarded("create", path.parent):
             path.parent.mkdir(exist_ok=True)
-        write_aside(path, as_parquet(step, split, batch, pieces, seen or {}))
+        earlier = path if path.exists() else None
+        write_aside(path, as_parquet(step, split, batch, pieces, seen or {}, earlier))
         return path
 
     def rollout_steps(self) -> list[tuple[int, str]]:
@@ -236,7 +241,7 @@ class Store:
 
         rows: list[dict[str, Any]] = []
         for one, name in self.rollout_steps():
-            if step in (None, one) and split in (None, name) or split is not None and slug(split) == name:
+            if step in (None, one) and (split is None or slug(split) == name):
                 left = None if limit is None else limit - len(rows)
                 rows += read(self._rollout_file(one, name), left, columns)
             if limit is not None and len(rows) >= limit:
@@ -326,7 +331,13 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 def _status(status: str, sentence: str) -> dict[str, Any]:
     over = {"ended": None if status == "running" else _now()}
-    return {"status": status, "sentence": sentence, **over, "process": os.getpid(), "host": socket.gethostname()}
+    return {
+        "status": status,
+        "sentence": sentence,
+        **over,
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+    }
 
 
 def _gone(about: Mapping[str, Any]) -> bool:

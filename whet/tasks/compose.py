@@ -100,7 +100,9 @@ def parsed(prompt: str) -> tuple[str, list[Call]]:
         inside = inside[4:]
     start, *rest = inside.replace(")", "").split(",")
     arguments = iter(rest)  # innermost first, as the names are from here on
-    return start, [Call(name, next(arguments) if FUNCTIONS[name].argument else "") for name in reversed(names)]
+    return start, [
+        Call(name, next(arguments) if FUNCTIONS[name].argument else "") for name in reversed(names)
+    ]
 
 
 # --- drawing problems --------------------------------------------------------------------------------------
@@ -161,7 +163,9 @@ def stream(rng: Random, names: Sequence[str], level: int, held: bool) -> Iterato
 
 def take(count: int, seed: str, names: Sequence[str], level: int, held: bool) -> list[Problem]:
     """The first `count` problems of the stream with this seed."""
-    return [problem for problem, _ in zip(stream(Random(seed), names, level, held), range(count), strict=False)]
+    return [
+        problem for problem, _ in zip(stream(Random(seed), names, level, held), range(count), strict=False)
+    ]
 
 
 # --- noise -------------------------------------------------------------------------------------------------
@@ -182,13 +186,15 @@ def mistaken(call: Call, value: str, right: str, rng: Random) -> str:
     """A result that differs from the right one: a slip of one character, or a neighbouring function's result."""
     while True:
         wrong = _neighbour(call, rng).value(value) if rng.random() < 0.3 else _slip(right, rng)
-        if wrong and wrong != right and wrong == wrong.strip():
+        if wrong not in ("", right):
             return wrong
 
 
 def _neighbour(call: Call, rng: Random) -> Call:
     kind = FUNCTIONS[call.name].argument
-    return Call(rng.choice([name for name, entry in FUNCTIONS.items() if entry.argument == kind]), call.argument)
+    return Call(
+        rng.choice([name for name, entry in FUNCTIONS.items() if entry.argument == kind]), call.argument
+    )
 
 
 def _slip(text: str, rng: Random) -> str:
@@ -250,7 +256,9 @@ class Compose:
     def train(self) -> list[Problem]:
         """The training problems, the levels in turn."""
         share = -(-self.size // len(self.levels))
-        piles = [take(share, f"train {self.seed} {level}", TRAINED, level, held=False) for level in self.levels]
+        piles = [
+            take(share, f"train {self.seed} {level}", TRAINED, level, held=False) for level in self.levels
+        ]
         return [problem for row in zip(*piles, strict=True) for problem in row][: self.size]
 
     def evaluation(self) -> dict[str, list[Problem]]:
