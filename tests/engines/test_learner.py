@@ -5,6 +5,7 @@ import torch
 
 from tests.engines.models import FAMILIES, direct_logits, engine, responses, sampled
 from whet import groups
+from whet.engines import forward
 from whet.recipe import Refused
 
 
@@ -257,6 +258,55 @@ def test_what_is_rewarded_becomes_likelier():
         learner.gradient(batch)
         learner.step(None, 1.0)
     assert share > first + 0.2
+
+
+def test_a_selector_sees_the_whole_batch_as_it_is_now():
+    mine = engine(token_budget=60)
+    batch = ready(mine)
+    batch = batch.having(old_logp=batch["sampled_logp"] - batch["mask"] * 0.5)
+    seen, selected = {}, []
+
+    def selector(fields):
+        seen.update(fields)
+        return (fields["tokens"] % 2 == 0) & fields["mask"]
+
+    def objective(fields):
+        selected.append(fields["selected"])
+        return surrogate(fields) - (fields["logp"] * fields["selected"]).sum() * 0
+
+    learner = mine.learner(objective, WANTED | {"selected"}, selector)
+    learner.gradient(batch)
+    assert len(selected) > 1
+    assert sum(int(x.sum()) for x in selected) == int(((batch["tokens"] % 2 == 0) & batch["mask"]).sum())
+    assert all(seen[name].shape == batch["mask"].shape for name in ("logp", "entropy", "old_logp", "advantage"))
+    assert not seen["logp"].requires_grad
+    torch.testing.assert_close(seen["logp"], learner.seen["logp"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(seen["old_logp"], batch["old_logp"])  # the batch's own, where it has one
+
+
+def test_the_blind_pass_has_its_own_gradient():
+    mine = engine(token_budget=60)
+    batch = ready(mine)
+    found = []
+
+    def objective(fields):
+        found.append(fields["blind_logp"])
+        return fields["blind_logp"].sum()
+
+    ours, _, learner = gradient_of(mine, objective, frozenset({"blind_logp"}), batch)
+    assert all(x.requires_grad for x in found)
+    assert (learner.seen["push"] == 0).all()
+    mine.model.zero_grad()
+    total = torch.zeros(())
+    for rows in forward.micro_batches(batch, 10_000, "cpu"):
+        masked = forward.blind(rows, mine.stop[0])
+        for i, row in enumerate(rows.index.tolist()):
+            response = responses(batch)[row]
+            prompt = masked.ids[i, : len(batch.prompts[row])].tolist()
+            logp = (direct_logits(mine.model, prompt, response) / 0.7).log_softmax(-1)
+            total = total + logp.gather(1, torch.tensor(response)[:, None]).sum()
+    total.backward()
+    assert_same_gradient(ours, {name: p.grad for name, p in mine.model.named_parameters()}, 2e-5)
 
 
 # --- the critic ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import torch
 
 from tests.engines.models import FAMILIES, PROMPTS, direct_logits, engine, responses, sampled, told
 from whet.engines import forward
+from whet.fields import made_by
 from whet.recipe import Refused
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -115,9 +116,43 @@ def test_the_distance_to_the_start_is_the_k3_estimate():
     assert 0 < mine.kl_to_start(batch, rows=3) < 1
 
 
+@families
+def test_states_and_certainty_are_those_of_the_plain_forward_pass(family):
+    mine = engine(family, token_budget=70)
+    batch = sampled(mine, temperature=0.7)
+    scores = mine.score(batch, ["old_certainty", "prompt_state", "response_state"])
+    certainty, prompts, ends = [], [], []
+    for prompt, response in zip(batch.prompts, responses(batch), strict=True):
+        logp = (direct_logits(mine.model, prompt, response) / 0.7).log_softmax(-1)
+        certainty.append(-logp.mean(-1))
+        hidden = mine.model.base_model(torch.tensor([[*prompt, *response]])).last_hidden_state[0].detach()
+        prompts.append(hidden[: len(prompt)][-10:].mean(0))
+        ends.append(hidden[len(prompt) :][-10:].mean(0))
+    torch.testing.assert_close(scores["old_certainty"], told(batch, certainty), **close)
+    torch.testing.assert_close(scores["prompt_state"], torch.stack(prompts), **close)
+    torch.testing.assert_close(scores["response_state"], torch.stack(ends), **close)
+
+
+def test_a_blind_row_misses_tokens_of_its_prompt_only():
+    batch = sampled(engine())
+    (rows,) = forward.micro_batches(batch, 10_000, "cpu")
+    masked = forward.blind(rows, token=0)
+    hidden = masked.ids != rows.ids
+    inside = torch.arange(rows.ids.shape[1]) < rows.prompt[:, None]
+    assert not (hidden & ~inside).any()
+    assert 0.3 < hidden.sum() / inside.sum() < 0.9
+    order = rows.index.argsort()
+    assert torch.equal(hidden[order[0]], hidden[order[1]])  # the same prompt misses the same tokens
+    again = forward.blind(next(forward.micro_batches(batch.rows([3]), 10_000, "cpu")), token=0)
+    width = again.ids.shape[1]
+    assert torch.equal(again.ids[0], masked.ids[order[3], :width])
+
+
 def test_scores_can_be_trained_on():
     mine = engine()
-    scores = mine.score(sampled(mine), ["old_logp", "old_entropy", "ref_logp", "value"])
+    names = sorted(made_by("scorer"))
+    scores = mine.score(sampled(mine), names)
+    assert list(scores) == names
     assert not any(x.is_inference() or x.requires_grad for x in scores.values())
     assert mine.score(sampled(mine), []) == {}
 

@@ -18,11 +18,15 @@ def roomy(cache: Any) -> Any:
 class Roomy(DynamicLayer):
     """`keys` and `values`, [rows heads tokens size], are the filled part of buffers that are a little longer."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, layer: DynamicLayer) -> None:
         super().__init__()
         self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
-        self.keys, self.values = layer.keys, layer.values
-        self.buffers = (layer.keys, layer.values)
+        assert layer.keys is not None and layer.values is not None
+        self.buffers: tuple[Tensor, Tensor] = (layer.keys, layer.values)
+        self.keys, self.values = self.buffers
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the new tokens behind the earlier ones; returns all of them."""
@@ -37,9 +41,10 @@ class Roomy(DynamicLayer):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Take these rows, in this order, each as often as it is named."""
-        self.buffers = tuple(buffer.index_select(0, beam_idx) for buffer in self.buffers)
+        keys, values = (buffer.index_select(0, beam_idx) for buffer in self.buffers)
         length = self.keys.shape[-2]
-        self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
+        self.buffers = (keys, values)
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
 
 
 def _longer(x: Tensor, tokens: int) -> Tensor:

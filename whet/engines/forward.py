@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from whet.batch import Batch
+from whet.draw import generator
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,7 @@ def blind(rows: Rows, token: int, share: float = 0.6) -> Rows:
     """
     ids = rows.ids.clone()
     for row, length in zip(ids, rows.prompt.tolist(), strict=True):
-        rng = torch.Generator().manual_seed(
-            hash(tuple(row[:length].tolist())) % 2**63
-        )  # integers hash alike everywhere
-        hidden = torch.rand(length, generator=rng) < share
+        hidden = torch.rand(length, generator=generator(*row[:length].tolist())) < share
         row[:length][hidden.to(row.device)] = token
     return replace(rows, ids=ids)
 

@@ -25,7 +25,9 @@ from whet.models import load
 from whet.recipe import Refused
 from whet.tasks import Problem
 
-POLICY, REFERENCE, CRITIC = ("old_logp", "old_entropy"), "ref_logp", "value"
+POLICY = ("old_logp", "old_entropy", "old_certainty")
+STATES = ("prompt_state", "response_state")
+REFERENCE, CRITIC = "ref_logp", "value"
 MAX_ROWS = 512  # responses drawn at once; bounds the memory of the cache
 
 
@@ -44,7 +46,7 @@ class LocalEngine:
     ) -> None:
         self.model, self.tokenizer, self.path = model.eval(), tokenizer, path
         self.dtype, self.token_budget, self.max_rows = _checked(dtype), token_budget, max_rows
-        self.lr = load.default_lr(sum(p.numel() for p in model.parameters())) if lr is None else lr
+        self.lr = load.default_lr(model.num_parameters()) if lr is None else lr
         self.card: dict[str, Any] = {}
         self.format = load.Formatter(tokenizer)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, betas=(0.9, 0.999), weight_decay=0.0)
@@ -59,7 +61,10 @@ class LocalEngine:
 
         `token_budget` is the size of a micro-batch in tokens, padding included; memory grows with it.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        gpu = torch.cuda.is_available()
+        device = device or ("cuda" if gpu else "cpu")
+        if device.startswith("cuda") and not gpu:
+            raise Refused("there is no GPU that torch can use here: take the device cpu.")
         model, tokenizer, card = load.model(path), load.tokenizer(path), load.card(path)
         room = model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > room:
@@ -158,25 +163,29 @@ class LocalEngine:
     # --- scoring -----------------------------------------------------------------------------------------
 
     def score(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
-        """Any of old_logp, old_entropy, ref_logp, value on the batch: [n t], 0 where the mask is False."""
-        unknown = [name for name in names if name not in (*POLICY, REFERENCE, CRITIC)]
+        """Any field made by the scorer; [n t] ones are 0 where the mask is False, states are [n d]."""
+        unknown = [name for name in names if name not in (*POLICY, *STATES, REFERENCE, CRITIC)]
         if unknown:
             raise Refused(f"a local engine cannot score {unknown[0]!r}: it has no model for that.")
-        found = {name: torch.zeros(batch["mask"].shape) for name in names}
-        if not found:
+        found: dict[str, Tensor] = {}
+        if not names:
             return found
+        t = batch["mask"].shape[1]
         for rows in forward.micro_batches(batch, self.token_budget, self.device):
             with torch.no_grad(), self.precision():
                 scores = self._scores(rows, names)
             for name in names:
-                put(found[name], rows, scores[name])
+                x = scores[name]
+                put(found.setdefault(name, torch.zeros(len(batch), x.shape[1] if name in STATES else t)), rows, x)
         return found
 
     def _scores(self, rows: forward.Rows, names: Sequence[str]) -> dict[str, Tensor]:
         scores = {}
         if any(name in POLICY for name in names):
-            made = forward.policy(self.model, rows, entropy="old_entropy" in names)
+            made = forward.policy(self.model, rows, *(name.removeprefix("old_") for name in names))
             scores.update({f"old_{name}": x for name, x in made.items()})
+        if any(name in STATES for name in names):
+            scores.update(forward.states(self.model, rows))
         if REFERENCE in names:
             scores[REFERENCE] = forward.policy(self.reference, rows)["logp"]
         if CRITIC in names:
@@ -215,15 +224,9 @@ class LocalEngine:
 
     # --- learning ----------------------------------------------------------------------------------------
 
-    def learner(self, objective: Objective, wanted: frozenset[str], selector: Any = None) -> LocalLearner:
+    def learner(self, objective: Objective, wanted: frozenset[str], selector: Objective | None = None) -> LocalLearner:
         """The policy, ready to descend an objective that asks the forward pass for the `wanted` fields."""
-        return LocalLearner(self, objective, wanted)
-
-    def zero_grad(self, critic: bool = False) -> None:
-        """Forget the gradient; a critic that is about to be trained is made first."""
-        if critic:
-            self.critic.zero_grad()
-        self.optimizer.zero_grad()
+        return LocalLearner(self, objective, wanted, selector)
 
     def step(self, lr: float | None, clip_norm: float) -> dict[str, float]:
         """One AdamW step. Policy and critic are clipped apart, so that a large value loss does not slow the policy."""

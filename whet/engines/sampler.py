@@ -162,11 +162,10 @@ def pick(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r"], how: Drawing
     kept = nucleus(probability, how.top_p) if how.top_p < 1 else probability
     cdf = kept.cumsum(-1, dtype=torch.float64)  # in float32 the tail of a large vocabulary would be lost
     # uniform has 24 bits, so uniform × the last entry stays below it: a token of probability 0 is never drawn
-    token = torch.searchsorted(cdf, uniform[:, None].double() * cdf[:, -1:], right=True)[:, 0].clamp(
-        max=cdf.shape[1] - 1
-    )
-    drawn = logp.gather(-1, token[:, None])[:, 0]
-    return token, drawn - cdf[:, -1].log().float() if how.top_p < 1 else drawn, entropy
+    token = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)
+    token = token.clamp(max=cdf.shape[1] - 1)  # for probabilities that are no numbers, which `sample` refuses
+    drawn = logp.gather(-1, token)[:, 0]
+    return token[:, 0], drawn - cdf[:, -1].log().float() if how.top_p < 1 else drawn, entropy
 
 
 def nucleus(probability: Float[Tensor, "r v"], top_p: float) -> Float[Tensor, "r v"]:

@@ -23,7 +23,8 @@ def model(path: str | Path) -> Any:
     folder = checked(path)
     try:
         with quiet():
-            found, told = AutoModelForCausalLM.from_pretrained(
+            open_: Any = AutoModelForCausalLM.from_pretrained
+            found, told = open_(
                 folder, dtype=torch.float32, use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True,
             )  # fmt: skip

@@ -1,11 +1,9 @@
 """Approximating KL divergence (Schulman 2020): three one-sample estimates of KL(π ‖ π_ref), x = log π - log π_ref.
 
-    k1 = x            unbiased, high variance
-    k2 = x² / 2       biased, low variance
-    k3 = e^-x - 1 + x  unbiased, low variance, never negative
+    k1 = x (unbiased)    k2 = x²/2 (biased, low variance)    k3 = e^-x - 1 + x (unbiased, low variance, never negative)
 
-As a *loss*, E∇k1 = 0, E∇k2 = ∇KL(π ‖ π_ref) and E∇k3 = ∇KL(π_ref ‖ π). As a *reward*, -β k1 gives the gradient of
-KL(π ‖ π_ref) and -β k3 does not. So where an estimate is put changes what is optimised; both are here.
+Where an estimate is put decides what is optimised. As a *loss*: E∇k1 = 0, E∇k2 = ∇KL(π ‖ π_ref), E∇k3 = ∇KL(π_ref ‖ π).
+As a *reward*: -β k1 gives the gradient of KL(π ‖ π_ref), and -β k3 does not.
 """
 
 import torch
@@ -17,11 +15,7 @@ from whet.recipe import Paper
 
 
 def log_ratio(logp: PerToken, ref_logp: PerToken) -> PerToken:
-    """x = log π - log π_ref, kept within ±20 so that e^-x stays finite (as verl does).
-
-    >>> log_ratio(tensor([[-1.0]]), tensor([[-1.5]]))
-    tensor([[0.5000]])
-    """
+    """x = log π - log π_ref, kept within ±20 so that e^-x stays finite (as verl does)."""
     return (logp - ref_logp).clamp(-20, 20)
 
 
@@ -114,17 +108,11 @@ paper = Paper(
     url="http://joschu.net/blog/kl-approx.html",
 )
 _shared = {"paper": paper, "departs": ("β is 0.04 after GRPO; the note names no coefficient.",)}
+_with = reinforce.recipe.with_
 
-k1_loss = reinforce.recipe.with_(name="k1_loss", new="k1 in the loss", penalties=(k1,), **_shared)
-k2_loss = reinforce.recipe.with_(name="k2_loss", new="k2 in the loss", penalties=(k2,), **_shared)
-k3_loss = reinforce.recipe.with_(name="k3_loss", new="k3 in the loss", penalties=(k3,), **_shared)
-_score = plain.task_score
-k1_reward = reinforce.recipe.with_(
-    name="k1_reward", new="k1 in the reward", reward=(_score, minus_k1), **_shared
-)
-k2_reward = reinforce.recipe.with_(
-    name="k2_reward", new="k2 in the reward", reward=(_score, minus_k2), **_shared
-)
-k3_reward = reinforce.recipe.with_(
-    name="k3_reward", new="k3 in the reward", reward=(_score, minus_k3), **_shared
-)
+k1_loss = _with(name="k1_loss", new="k1 in the loss", penalties=(k1,), **_shared)
+k2_loss = _with(name="k2_loss", new="k2 in the loss", penalties=(k2,), **_shared)
+k3_loss = _with(name="k3_loss", new="k3 in the loss", penalties=(k3,), **_shared)
+k1_reward = _with(name="k1_reward", new="k1 in the reward", reward=(plain.task_score, minus_k1), **_shared)
+k2_reward = _with(name="k2_reward", new="k2 in the reward", reward=(plain.task_score, minus_k2), **_shared)
+k3_reward = _with(name="k3_reward", new="k3 in the reward", reward=(plain.task_score, minus_k3), **_shared)

@@ -85,12 +85,12 @@ def _form(unit: str) -> str:
     return ".1%" if unit == "share" else ".4~g"
 
 
-def _when() -> Any:
+def _when(channel: str = "Color") -> Any:
     """Grey for before, the accent for after; the page has the legend."""
     import altair as alt
 
     scale = alt.Scale(domain=[BEFORE, AFTER], range=["var(--before)", "var(--after)"])
-    return alt.Color("when:N", scale=scale, legend=None)
+    return getattr(alt, channel)("when:N", scale=scale, legend=None)
 
 
 def _shown(value: float) -> float:
@@ -227,11 +227,12 @@ def lengths(early: Sequence[int], late: Sequence[int]) -> Spec:
             for a, b, s in zip(edges, edges[1:], shares, strict=False)
             if len(found)
         ]
-    chart = _chart().mark_bar(opacity=0.55, binSpacing=1).encode(
+    chart = _chart().mark_bar(fillOpacity=0.4, strokeWidth=1.5, binSpacing=2).encode(
         x=alt.X("from:Q", bin="binned", title="tokens in a response", axis=alt.Axis(tickMinStep=1, grid=False)),
         x2="to:Q",
         y=alt.Y("share:Q", stack=None, axis=_axis("share")),
         color=_when(),
+        stroke=_when("Stroke"),
         tooltip=[
             alt.Tooltip("when:N"), alt.Tooltip("from:Q", title="from"), alt.Tooltip("to:Q", title="to"),
             alt.Tooltip("share:Q", title="responses", format=".1%"),

@@ -152,6 +152,14 @@ def _of_policy(store: Store) -> list[Fact]:
     return [Fact("", "KL to the start", "nats per token", 0.0, float(steps_values[1][-1]), meaning=meaning)]
 
 
+def steps_of(ends: Sequence[Ends]) -> tuple[str, str]:
+    """How the two evaluations are called: before (step 0), after (step 200)."""
+    first = next((end.before_step for end in ends if end.before_step is not None), None)
+    last = next((end.after_step for end in ends if end.after_step is not None), None)
+    before = "" if first is None else "before" if first == 0 else f"first evaluation (step {first})"
+    return before, "" if last is None else f"after {last} steps"
+
+
 def missing(store: Store, ends: Sequence[Ends]) -> list[str]:
     """One sentence for each thing a whole run has and this one does not."""
     metrics, said = store.metrics(), []
@@ -194,6 +202,14 @@ def number(value: float | None, unit: str = "", signed: bool = False) -> str:
         digits = sum(abs(value) < bound for bound in (1, 10, 100))
         text = f"{value:{sign}.{digits}f}"
     return text.replace("-", "−")
+
+
+def bounds(fact: Fact) -> str:
+    """The 95 % interval of a change, its unit said once; empty where there is none."""
+    if fact.change is None:
+        return ""
+    low, high = (number(x, fact.unit, signed=True) for x in fact.change[1:])
+    return f"{low.removesuffix(' pp')} … {high}"
 
 
 def duration(value: float | None) -> str:

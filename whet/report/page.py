@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from whet.report.facts import Ends, Fact, duration, headline, number, seconds, told
+from whet.report.facts import Ends, Fact, bounds, duration, headline, number, seconds, steps_of, told
 from whet.runs.store import Store
 
 
@@ -34,14 +34,6 @@ def keys(before: str, after: str) -> str:
     was = f'<li class="was"><i></i>{e(before)}</li>' if before else ""
     now = f'<li class="now"><i></i>{e(after)}</li>' if after else ""
     return f'<ul class="keys">{was}{now}</ul>'
-
-
-def steps_of(ends: Sequence[Ends]) -> tuple[str, str]:
-    """How the two evaluations are called: before (step 0), after (step 200)."""
-    first = next((end.before_step for end in ends if end.before_step is not None), None)
-    last = next((end.after_step for end in ends if end.after_step is not None), None)
-    before = "" if first is None else "before" if first == 0 else f"first evaluation (step {first})"
-    return before, "" if last is None else f"after {last} steps"
 
 
 # --- the title -----------------------------------------------------------------------------------------------
@@ -114,11 +106,10 @@ def _block_name(split: str, ends: Sequence[Ends], elsewhere: Sequence[str]) -> s
 
 
 def _line(fact: Fact) -> str:
-    change, bounds, tone = "–", "", "interval"
+    change, tone = "–", "interval"
     if fact.change is not None:
-        value, low, high = fact.change
+        value = fact.change[0]
         change = number(value, fact.unit, signed=True)
-        bounds = f"{number(low, fact.unit, signed=True)} … {number(high, fact.unit, signed=True)}"
         tone = "interval" if not fact.sure else "moved"
         if fact.sure and fact.better:
             tone = "good" if value * fact.better > 0 else "bad"
@@ -128,7 +119,8 @@ def _line(fact: Fact) -> str:
     return (
         f"<tr title='{e(fact.meaning)}'><td class='measure'>{e(fact.measure)}{unit}</td>"
         f"<td class='n'>{number(fact.before, fact.unit)}</td><td class='n'>{number(fact.after, fact.unit)}</td>"
-        f"<td class='picture'>{picture}</td><td class='n {tone}'>{change}</td><td class='interval'>{bounds}</td></tr>"
+        f"<td class='picture'>{picture}</td><td class='n {tone}'>{change}</td>"
+        f"<td class='interval'>{bounds(fact)}</td></tr>"
     )
 
 

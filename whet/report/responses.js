@@ -199,7 +199,7 @@ function siblings(row, quantity) {
   const now = same.filter((other) => other.step === row.step);
   const steps = [...new Set(same.map((other) => other.step))].filter((step) => step !== row.step);
   at("siblings").replaceChildren();
-  if (now.length > 1) at("siblings").append(make("h4", `the ${now.length} responses to this problem at step ${row.step}, by reward`));
+  if (now.length > 1) at("siblings").append(make("h4", `the ${now.length} responses to this problem at step ${row.step}, with their rewards`));
   for (const other of now.length > 1 ? now : []) {
     const line = make("div", "", { class: "other" });
     const strip = make("div", "", { class: "strip tokens" });

@@ -7,7 +7,7 @@ from typing import Any
 
 from whet.report import charts, page, responses
 from whet.report.bundle import script
-from whet.report.facts import Ends, facts, missing, number, splits, told
+from whet.report.facts import Ends, facts, missing, number, splits, steps_of, told
 from whet.runs.files import write_aside
 from whet.runs.store import Store
 
@@ -119,7 +119,7 @@ def _passing(ends: list[Ends], specs: Specs) -> Section | None:
         "The chance that at least one of k responses is right. A gain at k = 1 that is gone at large k means: "
         "the policy now says more often what it could say before. Bands and whiskers: 95 %, over problems."
     )
-    body = page.keys(*page.steps_of(shown)) + f'<div class="cards wide">{"".join(curves)}</div>'
+    body = page.keys(*steps_of(shown)) + f'<div class="cards wide">{"".join(curves)}</div>'
     body += f'<div class="cards wide">{"".join(bars)}</div>' if bars else ""
     return "passing", "pass@k", page.section("passing", "pass@k and levels", lead, body)
 
