@@ -10,7 +10,7 @@ import torch
 from tests.laws.harness import case
 from whet import shelf
 from whet.batch import join
-from whet.draw import drawing, generator, judged
+from whet.draw import Draw, generator, judged
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import dapo
@@ -129,12 +129,12 @@ def test_unknown_responses_do_not_move_the_gradient_of_the_others():
     some = Successor(lambda problem, text: problem.id == "3a" or text.startswith("7"))
     engine = fresh()
     problems = some.train()[:12]
-    draw = drawing(engine, some, generator(1))
+    draw = Draw(engine, some, generator(1))
     batch = draw(problems, 8)
     assert batch.unknown == Counter(lost=96 - len(batch))
     assert "3a" not in {p.id for p in batch.problems}
     sizes = Counter(p.id for p in batch.problems)
-    everything = drawing(engine, Successor(), generator(1))(problems, 8)
+    everything = Draw(engine, Successor(), generator(1))(problems, 8)
     rows = [
         i for i, (p, t) in enumerate(zip(everything.problems, everything.texts, strict=True)) if not some.unknown(p, t)
     ]

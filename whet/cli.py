@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from whet.refusal import Refused
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -53,6 +55,15 @@ def show(recipe: Annotated[str, typer.Argument(help="A recipe, or several joined
     from whet.describe import shown
 
     out.print(shown(recipe))
+
+
+@app.command()
+def cite(recipe: Annotated[str, typer.Argument(help="A recipe, or several joined by +.")]) -> None:
+    """BibTeX of exactly what a recipe uses."""
+    from whet.cite import bibtex
+    from whet.shelf import load
+
+    print(bibtex(load(recipe)))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -183,8 +194,6 @@ def seconds_of(budget: str) -> float | None:
     >>> seconds_of("2m")
     120.0
     """
-    from whet.recipe import Refused
-
     if not budget:
         return None
     unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(budget[-1])
@@ -203,8 +212,6 @@ def settings_of(words: list[str]) -> dict[str, str]:
     >>> settings_of(["--loss.high=0.3", "--sample.responses", "8"])
     {'loss.high': '0.3', 'sample.responses': '8'}
     """
-    from whet.recipe import Refused
-
     found, words = {}, list(words)
     while words:
         word = words.pop(0)
@@ -219,10 +226,6 @@ def main() -> None:
     """Run the command line; what cannot be done is one sentence and exit status 2."""
     try:
         app(standalone_mode=True)
-    except ValueError as error:
-        from whet.recipe import Refused
-
-        if not isinstance(error, Refused):
-            raise
+    except Refused as error:
         Console(stderr=True, highlight=False).print(f"[red]whet:[/] {error}", soft_wrap=True)
         sys.exit(2)

@@ -1,16 +1,15 @@
 """Sampling and judging together: what a `sample` part calls."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from whet.batch import Batch
+from whet.recipe import Refused
 from whet.tasks import Problem, Verdict
-
-Draw = Callable[..., Batch]
 
 
 def generator(*seeds: int) -> torch.Generator:
@@ -22,37 +21,52 @@ def generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed % 2**63)
 
 
-def drawing(engine: Any, task: Any, rng: torch.Generator) -> Draw:
-    """`draw(problems, responses, temperature, greedy)` for one step: sample with the engine, judge with the task.
+@dataclass(frozen=True)
+class Draw:
+    """What a `sample` part is given: responses to problems, sampled by the engine and judged by the task."""
 
-    `responses` is a number, or one number for each problem.
-    """
+    engine: Any
+    task: Any
+    rng: torch.Generator
 
-    def draw(
+    def __call__(
+        self,
         problems: Sequence[Problem],
-        responses: Any,
+        responses: int | Sequence[int],
         temperature: float = 1.0,
         greedy: bool = False,
         top_p: float = 1.0,
     ) -> Batch:
-        seed = int(torch.randint(2**62, (), generator=rng))
+        """`responses` to each problem: a number, or one number for each problem."""
+        seed = int(torch.randint(2**62, (), generator=self.rng))
         counts = [responses] * len(problems) if isinstance(responses, int) else list(responses)
-        sampled = engine.sample(
+        sampled = self.engine.sample(
             problems, counts, temperature=temperature, top_p=top_p, greedy=greedy,
-            max_tokens=task.max_tokens, seed=seed,
+            max_tokens=self.task.max_tokens, seed=seed,
         )  # fmt: skip
-        return judged(sampled, task.judge(sampled.problems, sampled.texts))
+        return judged(sampled, self.task.judge(sampled.problems, sampled.texts))
 
-    return draw
+    def demonstrations(self, problems: Sequence[Problem]) -> Batch:
+        """One worked solution of each problem, as a batch whose `demonstration` is True. Nobody sampled them."""
+        if not hasattr(self.task, "demonstrate"):
+            raise Refused(f"{self.task.name} has no worked solutions, which this recipe learns from.")
+        written = self.engine.written(problems, [self.task.demonstrate(problem) for problem in problems])
+        batch = judged(written, self.task.judge(written.problems, written.texts))
+        return batch.having(demonstration=torch.ones(len(batch), dtype=torch.bool))
 
 
 def judged(batch: Batch, verdicts: Sequence[Verdict]) -> Batch:
-    """The batch with scores; responses of unknown worth leave it, counted by reason."""
+    """The batch with scores; responses of unknown worth leave it, counted by reason.
+
+    Nothing is carried over and nothing is a demonstration until a `sample` part says so.
+    """
     known = torch.tensor([verdict.score is not None for verdict in verdicts], dtype=torch.bool)
     unknown = Counter(verdict.reason for verdict in verdicts if verdict.score is None)
     batch = batch.having(
         score=torch.tensor([float(verdict.score or 0.0) for verdict in verdicts]),
         correct=torch.tensor([verdict.correct for verdict in verdicts], dtype=torch.bool),
+        demonstration=torch.zeros(len(verdicts), dtype=torch.bool),
+        age=torch.zeros(batch["mask"].shape),
     )
     return replace(batch if bool(known.all()) else batch.where(known), unknown=unknown, drawn=len(verdicts))
 

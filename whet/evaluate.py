@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from whet.batch import Batch
-from whet.draw import drawing, generator
+from whet.draw import Draw, generator
 from whet.metrics import pass_at_k
 from whet.runs.store import Evaluated
 from whet.tasks import Problem
@@ -30,7 +30,7 @@ def evaluate(
     held_out = {name: rows for name, rows in task.evaluation().items() if splits is None or name in splits}
     total, done, found = sum(map(len, held_out.values())), 0, []
     for split, problems in held_out.items():
-        draw = drawing(engine, task, generator(EVAL_SEED, *split.encode()))
+        draw = Draw(engine, task, generator(EVAL_SEED, *split.encode()))
         for chunk in _chunks(problems, AT_ONCE):
             batch = draw(chunk, samples)
             found += _tallies(split, batch, chunk)

@@ -14,6 +14,7 @@ from typing import Any
 
 from whet import plain
 from whet.fields import FIELDS, made_by
+from whet.refusal import Refused
 
 Part = Callable[..., Any]
 
@@ -24,10 +25,6 @@ STAGES = (
     "normalise", "weights", "select", "loss", "penalties", "update", "control",
 )  # fmt: skip
 IN_LEARNER = ("select", "loss", "penalties")
-
-
-class Refused(ValueError):
-    """Something the user asked for cannot be; the message is one sentence that says what to do."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from whet.refusal import Refused
+
 if TYPE_CHECKING:
     from whet.recipe import Recipe
 
@@ -48,8 +50,6 @@ def home(recipe: "Recipe") -> ModuleType:
 
 def load(expression: str) -> "Recipe":
     """The recipe that an expression names: names or files joined by `+`, applied from left to right."""
-    from whet.recipe import Refused
-
     terms = [term.strip() for term in expression.split("+")]
     if not all(terms):
         raise Refused(f"{expression!r} has an empty term: write recipes joined by a plus sign, as in grpo+k2_loss.")
@@ -60,13 +60,11 @@ def load(expression: str) -> "Recipe":
 
 
 def _one(term: str) -> "Recipe":
-    from whet.recipe import Refused
-
     if term.endswith(".py") or ".py:" in term:
         return _from_file(term)
     name, known = term.lower().replace("-", "_"), index()
     if name not in known:
-        close = get_close_matches(name, known, n=3, cutoff=0.4)
+        close = get_close_matches(name, known, n=5, cutoff=0.4)
         nearest = f"; the nearest: {', '.join(close)}" if close else ""
         raise Refused(f"There is no recipe {term!r}{nearest}. `whet list` shows all {len(known)}.")
     module = importlib.import_module(f"whet.papers.{known[name]['file']}")
@@ -74,8 +72,6 @@ def _one(term: str) -> "Recipe":
 
 
 def _from_file(term: str) -> "Recipe":
-    from whet.recipe import Refused
-
     path, _, name = term.partition(":")
     if not Path(path).is_file():
         raise Refused(f"There is no file {path!r} to take a recipe from.")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from whet import groups, metrics
 from whet.batch import Batch
-from whet.draw import drawing, generator, with_greedy_score
+from whet.draw import Draw, generator, with_greedy_score
 from whet.recipe import Recipe, call, data_of, needs, scored, with_settings
 
 
@@ -38,7 +38,7 @@ def step(engine: Any, task: Any, pool: Any, state: State, seed: int, progress: f
     run |= {"step": state.step, "progress": progress, "rng": rng}
 
     problems = call(recipe.choose, run, memories)
-    draw = drawing(engine, task, rng)
+    draw = Draw(engine, task, rng)
     batch = call(recipe.sample, {**run, "problems": problems, "draw": draw}, memories)
     if len(batch):
         if "greedy_score" in needs(recipe):

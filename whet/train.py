@@ -44,6 +44,7 @@ class Run:
 UNKNOWN_BOUND = 0.05  # ours: beyond this share of unknown rewards over WINDOW steps the run stops
 WINDOW = 10
 DEFAULT_STEPS = 60  # ours: about two minutes on two cores with the shipped base
+MICRO_LR = 1e-2  # ours: for the fresh micro model of `digits`
 KL_EVERY, KEEP_EVERY = 5, 10  # updates; ours: looking closely costs time
 BASE = Path(__file__).parent / "models" / "base"
 
@@ -234,7 +235,7 @@ def _prepared(run: Run) -> tuple[Any, Any, Run]:
         from whet.models import tiny
 
         model, tokenizer = tiny.micro(run.seed)
-        return task, LocalEngine(model, tokenizer, lr=tiny.MICRO_LR), run
+        return task, LocalEngine(model, tokenizer, lr=MICRO_LR), run
     run = replace(run, model=run.model or str(BASE))
     return task, LocalEngine.load(run.model, run.device, run.dtype), run
 

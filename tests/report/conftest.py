@@ -69,7 +69,7 @@ def batch(progress: float, rng: torch.Generator, split: str = "train", problems:
 
 def seen(one: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
     logp = one["sampled_logp"] + 0.01 * torch.randn(one["mask"].shape, generator=rng) * one["mask"]
-    return {"logp": logp, "push": one["advantage"] * one["weight"] * one["mask"]}
+    return {"logp": logp, "push": -one["advantage"] * one["weight"] * one["mask"]}
 
 
 def evaluation(

@@ -24,7 +24,8 @@ class Roomy(DynamicLayer):
     def __init__(self, layer: DynamicLayer) -> None:
         super().__init__()
         self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
-        assert layer.keys is not None and layer.values is not None
+        assert layer.keys is not None
+        assert layer.values is not None
         self.buffers: tuple[Tensor, Tensor] = (layer.keys, layer.values)
         self.keys, self.values = self.buffers
 

@@ -8,6 +8,7 @@ and its own numbers, not on which rows are computed beside it (up to float round
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -134,10 +135,15 @@ def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Ten
 
 def _forward(model: Any, ids: Tensor, mask: Tensor, position: Tensor, cache: Any) -> Any:
     """One pass that extends the cache; logits of the last position only, where the model can be asked for that."""
-    takes = inspect.signature(model.forward).parameters
     wishes = {"position_ids": position, "logits_to_keep": 1}
-    wishes = {name: value for name, value in wishes.items() if name in takes}
+    wishes = {name: value for name, value in wishes.items() if name in _takes(type(model))}
     return model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **wishes)
+
+
+@lru_cache
+def _takes(kind: type) -> frozenset[str]:
+    """The names of the arguments of a model's forward pass; not every architecture has the same."""
+    return frozenset(inspect.signature(kind.forward).parameters)
 
 
 def _empty(rows: int, how: Drawing, device: Any) -> Drawn:

@@ -1,4 +1,4 @@
-"""Batch size-invariance (Hilton et al. 2021): the policy that drew the data need not be the one that is clipped against.
+"""Batch size-invariance (Hilton et al. 2021): clip against one policy, weigh by the one that drew the data.
 
     w_t = π_prox / μ                       μ drew the token, π_prox is the policy at the start of the update
     L   = w_t · max(-A r_t, -A clip(r_t, 1-ε, 1+ε)),   r_t = π / π_prox

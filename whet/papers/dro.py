@@ -61,7 +61,7 @@ recipe = rloo.recipe.with_(
     claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),
     departs=(
         "The token form of verl's `dro`; the paper's, for a whole response, is `quadratic_of_response`.",
-        "The anchor is the policy at the start of the update, as verl; the paper is offline and anchors on the reference.",
-        "Assumed: the advantage is RLOO's. The paper learns V with its own loss; verl leaves the advantage to the caller.",
+        "The anchor is the policy at the update's start, as verl; the paper is offline and anchors on the reference.",
+        "Assumed: the advantage is RLOO's. The paper learns V with its own loss; verl leaves it to the caller.",
     ),
 )

@@ -1,7 +1,8 @@
 """GMPO (Zhao et al. 2025): the geometric mean of the token ratios, which one outlier cannot carry away.
 
-    x_t = log π - log π_old,  cut at ±ε only where it would help the objective:  x'_t = s min(s x_t, s clip(x_t, ±ε)),  s = sgn A_i
-    L   = 1/G Σ_i -A_i exp( 1/|o_i| Σ_t x'_t )                                                (section 3)
+    x_t  = log π - log π_old,   s = sign A_i
+    x'_t = s · min(s x_t, s clip(x_t, -ε, ε))                    cut only where that lowers the objective
+    L    = 1/G Σ_i -A_i exp( 1/|o_i| Σ_t x'_t )
 
 The cut comes before the mean; GSPO cuts after it.
 """
@@ -48,7 +49,7 @@ recipe = grpo.recipe.with_(
         plain.one_pass,
         minibatches=4,  # ours: several updates for each batch, so that the ratios move
     ),
-    claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
+    claims=("policy_gradient", *grpo.recipe.claims),
     departs=(
         "verl's default puts clip_ratio = 0.2 where the paper has 0.4 in log space; ours is the paper's.",
         "Where the tokens of a response have unlike advantages each keeps its own; verl takes their mean.",

@@ -47,6 +47,6 @@ recipe = grpo.recipe.with_(
         plain.one_pass,
         minibatches=4,  # ours: several updates for each batch, as GSPO
     ),
-    claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
+    claims=("policy_gradient", *grpo.recipe.claims),
     departs=("Responses count the same (verl and the paper); AReaL takes the mean over the tokens of the batch.",),
 )

@@ -8,6 +8,8 @@
 
 from functools import partial
 
+import torch
+
 from whet import groups, plain
 from whet.fields import Flag, Mask, PerResponse, PerToken
 from whet.papers import grpo, reinforce
@@ -37,7 +39,7 @@ def tapered(
     tensor([[-0.2030, -0.2030, -0.2030, -0.2030]])
     """
     ratio = groups.token_sum((logp - sampled_logp).detach(), mask).exp()[:, None]
-    return -advantage * logp.where(advantage >= 0, ratio.clamp(lower, upper) * logp)
+    return -torch.where(advantage >= 0, 1.0, ratio.clamp(lower, upper)) * advantage * logp
 
 
 def tapered_by_length(
@@ -54,7 +56,7 @@ def tapered_by_length(
     tensor([[-0.9098, -0.9098]])
     """
     ratio = groups.token_mean((logp - sampled_logp).detach(), mask).exp()[:, None]
-    return -advantage * logp.where(advantage >= 0, ratio.clamp(lower, upper) * logp)
+    return -torch.where(advantage >= 0, 1.0, ratio.clamp(lower, upper)) * advantage * logp
 
 
 recipe = reinforce.recipe.with_(

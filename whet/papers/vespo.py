@@ -56,9 +56,9 @@ recipe = grpo.recipe.with_(
         plain.one_pass,
         minibatches=4,  # ours: the paper goes up to 64
     ),
-    claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
+    claims=("policy_gradient", *grpo.recipe.claims),
     departs=(
-        "The mean is over the tokens of the batch, as TRL; the paper's gradient is that of log π of the whole response.",
+        "The mean is over the tokens of the batch, as TRL; the paper's gradient is that of a whole response.",
         "μ is what the sampler reported, uncut; TRL cuts each token's π_old/μ at 3 (token_truncate).",
     ),
 )

@@ -4,6 +4,7 @@ vl-convert carries them; putting them together takes seconds, so the result is k
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -16,11 +17,11 @@ def script() -> str:
     """The bundle: it sets `window.vegaEmbed`; about 0.9 MB."""
     import vl_convert
 
-    version = vl_convert.get_vegalite_versions()[-1]
-    kept = cache_folder() / f"vega-embed-{vl_convert.__version__}-{version}.js"
+    vega_lite = vl_convert.get_vegalite_versions()[-1]
+    kept = cache_folder() / f"embed-{version('vl-convert-python')}-{vega_lite}.js"
     if kept.exists():
         return kept.read_text(encoding="utf-8")
-    text: str = vl_convert.javascript_bundle(vl_version=version)
+    text: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=vega_lite)
     if "</script" in text.lower():
         raise ValueError("The Vega bundle has a closing script tag in it and cannot be put into a page.")
     aside = kept.with_suffix(f".{os.getpid()}.aside")

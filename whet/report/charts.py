@@ -1,6 +1,6 @@
 """The charts of a run's page as Vega-Lite specifications. Colours are CSS variables, which the page fills in."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +125,6 @@ def learning(name: str, unit: str, steps: "np.ndarray", values: "np.ndarray") ->
     if len(rows) >= 6:
         shade = base.mark_area(opacity=0.16, color="var(--after)", interpolate="monotone")
         layers.insert(0, shade.encode(y=alt.Y("low:Q", axis=axis, scale=scale), y2="high:Q"))
-    if len(rows) == 1:
-        layers[1] = base.mark_circle(size=60, color="var(--after)").encode(y=y)
     return _spec(alt.layer(*layers), rows, 150)
 
 
@@ -225,7 +223,7 @@ def lengths(early: Sequence[int], late: Sequence[int]) -> Spec:
         rows += [
             {"from": float(a), "to": float(b), "when": when, "share": _shown(float(s))}
             for a, b, s in zip(edges, edges[1:], shares, strict=False)
-            if len(found)
+            if s > 0
         ]
     chart = _chart().mark_bar(fillOpacity=0.4, strokeWidth=1.5, binSpacing=2).encode(
         x=alt.X("from:Q", bin="binned", title="tokens in a response", axis=alt.Axis(tickMinStep=1, grid=False)),
@@ -266,31 +264,27 @@ def entropy_tail(early: "np.ndarray", late: "np.ndarray") -> Spec:
     return _spec(chart, rows, 170)
 
 
-def entropy_by_position(early: Iterable[Sequence[float]], late: Iterable[Sequence[float]]) -> Spec:
-    """Mean entropy at each position of the responses that reach it (at least five of them)."""
+def entropy_by_position(early: Sequence[Sequence[float]], late: Sequence[Sequence[float]]) -> Spec:
+    """Mean entropy along the responses, in at most 60 stretches that five tokens or more lie in."""
     import altair as alt
 
+    width = -(-max((len(one) for one in (*early, *late)), default=1) // 60)
     rows = []
     for when, found in ((BEFORE, early), (AFTER, late)):
-        columns: dict[int, list[float]] = {}
+        stretches: dict[int, list[float]] = {}
         for one in found:
-            for position, value in enumerate(one, start=1):
-                columns.setdefault(position, []).append(value)
-        for position, values in columns.items():
+            for position, value in enumerate(one):
+                stretches.setdefault(position // width, []).append(value)
+        for stretch, values in sorted(stretches.items()):
             if len(values) >= 5:
-                rows.append({"position": position, "when": when, "nats": _shown(sum(values) / len(values))})
-    rows = _at_most(rows, 400)
+                middle = 1 + width * stretch + (width - 1) / 2
+                rows.append({"position": middle, "when": when, "nats": _shown(sum(values) / len(values))})
+    axis = alt.Axis(tickMinStep=1)
+    x = alt.X("position:Q", title="position in the response", axis=axis, scale=alt.Scale(nice=False, padding=4))
     chart = _chart().mark_line(strokeWidth=2.2).encode(
-        x=alt.X("position:Q", title="position in the response", axis=alt.Axis(tickMinStep=1),
-                scale=alt.Scale(nice=False, padding=4)),
+        x=x,
         y=alt.Y("nats:Q", axis=_axis("nats"), scale=alt.Scale(zero=True)),
         color=_when(),
         tooltip=[alt.Tooltip("when:N"), alt.Tooltip("position:Q"), alt.Tooltip("nats:Q", format=".3f")],
     )  # fmt: skip
     return _spec(chart, rows, 170)
-
-
-def _at_most(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """Every so many positions, where there are too many to be seen."""
-    every = -(-len(rows) // most)
-    return [row for row in rows if (row["position"] - 1) % every == 0] if every > 1 else rows

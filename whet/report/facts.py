@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whet.runs.curve import Curve, change, curve, interval, powers
 from whet.runs.store import Evaluated, Store
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Rows = Sequence[Evaluated]
 
@@ -83,10 +86,10 @@ def _ends(split: str, every: Mapping[int, list[Evaluated]]) -> Ends:
 
 
 def facts(store: Store) -> list[Fact]:
-    """Every line of the table before → after; empty when nothing was evaluated and nothing was logged."""
+    """Every line of the table before → after; empty when nothing was evaluated."""
     ends = splits(store)
     lines = [fact for end in ends for fact in _of_split(end)]
-    return lines + _forgetting(store, ends) + _of_policy(store)
+    return lines + _forgetting(store, ends) + _of_policy(store) if lines else []
 
 
 def _of_split(end: Ends) -> list[Fact]:
@@ -145,11 +148,17 @@ def _forgetting(store: Store, ends: Sequence[Ends]) -> list[Fact]:
 
 
 def _of_policy(store: Store) -> list[Fact]:
-    steps_values = store.metrics().get("kl")
-    if steps_values is None or not len(steps_values[1]):
+    kl = last(store.metrics("kl").get("kl"))
+    if kl is None:
         return []
     meaning = "mean distance from the model the run started from, which is at 0 by definition"
-    return [Fact("", "KL to the start", "nats per token", 0.0, float(steps_values[1][-1]), meaning=meaning)]
+    return [Fact("", "KL to the start", "nats per token", 0.0, kl, meaning=meaning)]
+
+
+def last(curve: "tuple[np.ndarray, np.ndarray] | None") -> float | None:
+    """The last known value of a metric, given its steps and values; None where there is none."""
+    known = [] if curve is None else curve[1][curve[1] == curve[1]]
+    return float(known[-1]) if len(known) else None
 
 
 def steps_of(ends: Sequence[Ends]) -> tuple[str, str]:
@@ -181,7 +190,7 @@ def missing(store: Store, ends: Sequence[Ends]) -> list[str]:
 
 def seconds(store: Store) -> float | None:
     """The wall time of all steps, in seconds; None when it was not logged."""
-    found = store.metrics().get("seconds")
+    found = store.metrics("seconds").get("seconds")
     return float(found[1].sum()) if found is not None and len(found[1]) else None
 
 

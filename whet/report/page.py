@@ -55,7 +55,7 @@ def header(store: Store, ends: Sequence[Ends]) -> str:
         "base model": told(about, "base", "not said"),
         "seed": told(about, "seed", "not said"),
         "steps": _steps(store, about),
-        "time": duration(seconds(store)),
+        "time": duration(spent) if (spent := seconds(store)) is not None else "not logged",
         "started": str(told(about, "started", "not said")).replace("T", " ")[:16],
     }
     known = "".join(f"<div><dt>{e(name)}</dt><dd>{e(value)}</dd></div>" for name, value in entries.items())

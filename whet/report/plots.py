@@ -42,7 +42,7 @@ def specification(stores: Sequence[Store], names: Sequence[str]) -> dict[str, An
     if len(recipes) > len(COLORS):
         raise refused(f"A picture can tell {len(COLORS)} recipes apart, not {len(recipes)}: leave some out.")
     rows = {name: _rows(stores, name) for name in names}
-    panels = alt.hconcat(*(_panel(name, recipes, first=i == 0) for i, name in enumerate(names)), spacing=36)
+    panels = alt.hconcat(*(_panel(name, recipes) for name in names), spacing=44, bounds="flush")
     spec: dict[str, Any] = panels.configure(**_config()).to_dict(validate=False)
     return {**spec, "title": _title(stores), "datasets": {f"{ROWS}-{name}": rows[name] for name in names}}
 
@@ -68,21 +68,21 @@ def _rows(stores: Sequence[Store], name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _panel(name: str, recipes: Sequence[str], first: bool) -> Any:
-    """One metric; the legend stands once, above the first panel."""
+def _panel(name: str, recipes: Sequence[str]) -> Any:
+    """One metric; the panels share one legend, below them."""
     import altair as alt
 
     from whet.metrics import METRICS
 
     unit = METRICS[name].unit if name in METRICS else ""
     said = name.replace("_", " ") + (f" ({unit})" if unit not in ("", "1", "share", name) else "")
-    legend = alt.Legend(orient="top-left", title=None, symbolType="stroke", symbolStrokeWidth=3, offset=6)
-    color = alt.Color(
-        "recipe:N", sort=list(recipes), scale=alt.Scale(domain=list(recipes), range=list(COLORS[: len(recipes)])),
-        legend=legend if first else None,
+    legend = alt.Legend(
+        orient="bottom", title=None, symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1, offset=12
     )  # fmt: skip
+    shades = alt.Scale(domain=list(recipes), range=list(COLORS[: len(recipes)]))
+    color = alt.Color("recipe:N", sort=list(recipes), scale=shades, legend=legend)
     axis = alt.Axis(format=".0%" if unit == "share" else "~g", tickCount=5, title=None)
-    scale = alt.Scale(zero=False, nice=True)
+    scale = alt.Scale(zero=False, nice=False, padding=9)  # no label at the very top, so that titles line up
     x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=6, grid=False))
     base = alt.Chart(alt.NamedData(f"{ROWS}-{name}")).encode(x=x, color=color)
     return alt.layer(

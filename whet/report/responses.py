@@ -13,6 +13,9 @@ SIBLINGS = 8  # responses to the same problem at the same step
 FILES = 12  # steps × splits
 BUDGET = 2_200_000  # characters of JSON, so that the whole page stays below 4 MB
 
+KEPT = ("step", "split", "problem", "level", "prompt", "answer", "score", "reward", "correct", "finished", "length",
+        "pieces")  # fmt: skip
+
 Row = dict[str, Any]
 
 
@@ -63,9 +66,7 @@ def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
 
 def compact(row: Row) -> Row:
     """A response for the page: numbers to three digits, and one number where all tokens have the same."""
-    kept = ("step", "split", "problem", "level", "prompt", "answer", "score", "reward")
-    kept += ("correct", "finished", "length", "pieces")
-    small = {name: _short(row[name]) if isinstance(row[name], float) else row[name] for name in kept}
+    small = {name: _short(row[name]) if isinstance(row[name], float) else row[name] for name in KEPT}
     for name in PER_TOKEN:
         values = row[name]
         if values is not None:

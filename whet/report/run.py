@@ -7,7 +7,7 @@ from typing import Any
 
 from whet.report import charts, page, responses
 from whet.report.bundle import script
-from whet.report.facts import Ends, facts, missing, number, splits, steps_of, told
+from whet.report.facts import Ends, facts, last, missing, number, splits, steps_of, told
 from whet.runs.files import write_aside
 from whet.runs.store import Store
 
@@ -69,30 +69,31 @@ def _result(store: Store, ends: list[Ends]) -> Section | None:
 
 
 def _learning(store: Store, ends: list[Ends], specs: Specs) -> Section | None:
+    import numpy as np
+
     from whet.metrics import METRICS
 
     metrics = store.metrics()
     if not metrics:
         return None
-    body, constant, more = "", [], []
+    body, flat, more = "", list[str](), list[str]()
     if any(len(end.every) > 2 for end in ends):
         specs["held-out"] = charts.held_out(ends)
         body += page.figure("held-out", "pass@1 on held-out problems", "95 % intervals over problems")
-    first = []
+    first: list[str] = []
     for name in sorted(metrics, key=lambda one: (FIRST.index(one) if one in FIRST else len(FIRST), one)):
         steps, values = metrics[name]
+        known = values[np.isfinite(values)]
         unit = METRICS[name].unit if name in METRICS else ""
-        if len(values) > 1 and (values == values[0]).all():
-            constant.append(f"{name} {number(float(values[0]), unit)}")
+        if len(known) < 2 or (known == known[0]).all():
+            flat.append(f"{name} {number(last(metrics[name]), unit)}")
             continue
-        note = METRICS[name].formula.replace("`", "") if name in METRICS else "not in the list of metrics"
-        note += f" ({unit})" if unit not in ("", "1", "share", name) else ""
         specs[f"metric-{name}"] = charts.learning(name, unit, steps, values)
-        card = page.figure(f"metric-{name}", name.replace("_", " "), note, number(float(values[-1]), unit))
+        card = page.figure(f"metric-{name}", name.replace("_", " "), _note(name), number(last(metrics[name]), unit))
         (first if name in FIRST else more).append(card)
-    body += f'<div class="cards">{"".join(first)}</div>'
-    if constant:
-        body += f'<p class="note" style="margin-top:10px">The same at every step: {page.e(", ".join(constant))}.</p>'
+    body += f'<div class="cards">{"".join(first)}</div>' if first else ""
+    if flat:
+        body += f'<p class="note flat">Logged once, or the same at every step: {page.e(", ".join(flat))}.</p>'
     if more:
         cards = f'<div class="cards">{"".join(more)}</div>'
         body += f"<details><summary>{len(more)} more metrics</summary>{cards}</details>"
@@ -103,11 +104,22 @@ def _learning(store: Store, ends: list[Ends], specs: Specs) -> Section | None:
     return "learning", "Learning", page.section("learning", "Learning", lead, body)
 
 
+def _note(name: str) -> str:
+    """What a metric is, in its own unit."""
+    from whet.metrics import METRICS
+
+    if name not in METRICS:
+        return "not in the list of metrics"
+    metric = METRICS[name]
+    unit = f" ({metric.unit})" if metric.unit not in ("1", "share", name) else ""
+    return metric.formula.replace("`", "") + unit
+
+
 def _passing(ends: list[Ends], specs: Specs) -> Section | None:
     shown = [end for end in ends if end.ks]
     if not shown:
         return None
-    curves, bars = [], []
+    curves, bars = list[str](), list[str]()
     for i, end in enumerate(shown):
         specs[f"passing-{i}"] = charts.passing(end)
         curves.append(page.figure(f"passing-{i}", end.split, "pass@k against k"))
@@ -119,8 +131,9 @@ def _passing(ends: list[Ends], specs: Specs) -> Section | None:
         "The chance that at least one of k responses is right. A gain at k = 1 that is gone at large k means: "
         "the policy now says more often what it could say before. Bands and whiskers: 95 %, over problems."
     )
-    body = page.keys(*steps_of(shown)) + f'<div class="cards wide">{"".join(curves)}</div>'
-    body += f'<div class="cards wide">{"".join(bars)}</div>' if bars else ""
+    rows = [curves, bars] if len(shown) > 1 else [curves + bars]
+    grids = "".join(f'<div class="cards wide">{"".join(row)}</div>' for row in rows if row)
+    body = page.keys(*steps_of(shown)) + grids
     return "passing", "pass@k", page.section("passing", "pass@k and levels", lead, body)
 
 
@@ -144,7 +157,7 @@ def _shape(store: Store, specs: Specs) -> Section | None:
         specs["entropy-tail"] = charts.entropy_tail(*flat)
         specs["entropy-position"] = charts.entropy_by_position(*tokens)
         cards += page.figure("entropy-tail", "entropy of tokens", "share of tokens with more than x nats")
-        cards += page.figure("entropy-position", "entropy by position", "mean where five responses or more get there")
+        cards += page.figure("entropy-position", "entropy by position", "mean over the responses that get there")
     names = [f"step {step} ({split}, {len(rows)} responses)" for (step, split), rows in zip(ends, found, strict=True)]
     body = page.keys(*(names if len(names) == 2 else ["", *names])) + f'<div class="cards wide">{cards}</div>'
     return "shape", "Length and entropy", page.section("shape", "Length and entropy", "", body)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 # What a token can be coloured by: False for one colour, 1 where up is blue, -1 where down is.
 QUANTITIES = {"advantage": 1, "push": -1, "log_ratio": 1, "sampled_entropy": 0, "sampled_logp": 0}
-UP, DOWN, OPEN = (59, 130, 246), (249, 115, 22), (168, 85, 247)
+UP, DOWN, OPEN = (37, 99, 235), (217, 83, 9), (147, 51, 234)
+NOTHING = (104, 110, 120)  # a grey that stands out neither from a dark terminal nor from a light one
 STATUS = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
 
 
@@ -67,8 +68,8 @@ def samples_table(
     most = _extent(rows, quantity)
     table = Table(title=f"step {step} · {split} · {quantity}", caption=_legend(quantity, most), title_justify="left",
                   caption_justify="left", header_style="dim", pad_edge=False, box=None, show_lines=False)  # fmt: skip
-    for name, justify in (("level", "right"), ("", "left"), ("reward", "right"), ("tokens", "right"), ("", "left")):
-        table.add_column(name, justify=justify)
+    for name in ("level", "", "reward", "tokens", ""):
+        table.add_column(name, justify="right" if name else "left")
     problem = None
     for row in rows:
         if row["problem"] != problem:
@@ -117,8 +118,8 @@ def coloured(
     for piece, value, kept in zip(pieces, values, mask, strict=True):
         strength = min(1.0, abs(value or 0.0) / most)
         hue = OPEN if sign == 0 else UP if (value or 0.0) * sign > 0 else DOWN
-        red, green, blue = (round(255 + strength * (part - 255)) for part in hue)
-        style = f"black on rgb({red},{green},{blue})" if strength > 0.04 else ""
+        mixed = (round(grey + strength * (part - grey)) for grey, part in zip(NOTHING, hue, strict=True))
+        style = f"white on rgb({','.join(map(str, mixed))})" if strength > 0.04 else ""
         text.append(_printable(piece) or "∅", f"{style} strike dim".strip() if not kept else style)
     return text
 
@@ -144,7 +145,7 @@ def runs_table(stores: Sequence[Store]) -> "Table":
     """All runs in a line each: what they are, how they ended, and what came of them."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim", caption_justify="left")
     for name in ("run", "status", "task", "seed"):
         table.add_column(name, overflow="fold")
     for name in ("steps", "time", "before", "after"):
@@ -154,7 +155,8 @@ def runs_table(stores: Sequence[Store]) -> "Table":
         before, after = first_try(store)
         table.add_row(
             store.name, f"[{STATUS[status]}]{status}[/]", str(told(about, "task")), str(told(about, "seed")),
-            str(store.steps), duration(seconds(store)), number(before, "share"), number(after, "share"),
+            str(store.steps), duration(spent) if (spent := seconds(store)) is not None else "–",
+            number(before, "share"), number(after, "share"),
         )  # fmt: skip
     table.caption = "before, after: pass@1 on the split that the run is about" if stores else "There are no runs yet."
     return table

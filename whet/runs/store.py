@@ -147,12 +147,13 @@ class Store:
         marks = ", ".join("?" * (1 + len(fields(Evaluated))))
         self._insert(f"INSERT OR REPLACE INTO evaluations VALUES ({marks})", [(step, *astuple(row)) for row in rows])
 
-    def metrics(self) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-        """Every metric by name: steps [m] int and values [m] float, in the order of the steps; unknown is nan."""
+    def metrics(self, *names: str) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+        """Metrics by name, all or some: steps [m] int and values [m] float, in the order of steps; unknown is nan."""
         import numpy as np
 
         found: dict[str, list[tuple[int, float]]] = {}
-        for step, name, value in self._select("SELECT step, name, value FROM metrics ORDER BY step"):
+        some = f" WHERE name IN ({', '.join('?' * len(names))})" if names else ""
+        for step, name, value in self._select(f"SELECT step, name, value FROM metrics{some} ORDER BY step", names):
             found.setdefault(name, []).append((step, float("nan") if value is None else value))
         return {
             name: (
@@ -165,7 +166,9 @@ class Store:
     def evaluations(self) -> list[tuple[int, Evaluated]]:
         """Every evaluated problem with the step it was evaluated after, in the order of the steps."""
         rows = self._select("SELECT * FROM evaluations ORDER BY step, split, problem")
-        return [(step, Evaluated(*(float("nan") if x is None else x for x in rest))) for step, *rest in rows]
+        nan = float("nan")
+        numbers: list[tuple[Any, ...]] = [(*row[:6], *(nan if x is None else x for x in row[6:])) for row in rows]
+        return [(step, Evaluated(*rest)) for step, *rest in numbers]
 
     @property
     def steps(self) -> int:
@@ -195,9 +198,9 @@ class Store:
         with self._connected() as connection:
             connection.executemany(command, rows)
 
-    def _select(self, command: str) -> list[tuple[Any, ...]]:
+    def _select(self, command: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._connected() as connection:
-            return connection.execute(command).fetchall()
+            return connection.execute(command, values).fetchall()
 
     # --- responses -----------------------------------------------------------------------------------------
 

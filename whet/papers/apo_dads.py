@@ -1,0 +1,109 @@
+"""APO (Hong et al. 2025): right and wrong answers apart: a looser KL on hard questions, a price on long wrong answers.
+
+    DADS   β k3 times f(d) where A > 0,   f = 1 - exp(-e (1 - d)) for 0 < d < 1, else 1;   d = share of wrong answers
+    STCR   A' = w A for wrong answers,   w = 2 - 1.00001^-D,   D = length above the mean of the right ones, if positive
+
+The KL is a term of the loss. Its weight is the group's, which a response does not know in the loss, so DADS adds the
+gradient of k3, 1 - e^-x with x = log π_old - log π_ref, to the advantage: the same update as long as π = π_old.
+"""
+
+from functools import partial
+from math import e, log
+
+import torch
+
+from whet import groups
+from whet.fields import Count, Flag, Group, PerResponse, PerToken
+from whet.papers import grpo, kl_estimators
+from whet.recipe import Paper
+
+
+def difficulty_gate(
+    difficulty: PerResponse,
+    steepness: float = e,  # View-R1 ppo_actor.py: math.exp(1)
+) -> PerResponse:
+    """How much of the KL a right answer pays, by the share of wrong answers: less on hard questions.
+
+    >>> difficulty_gate(tensor([0., .25, .5, .75, .875, 1.]))
+    tensor([1.0000, 0.8698, 0.7431, 0.4932, 0.2881, 1.0000])
+    """
+    between = (difficulty > 0) & (difficulty < 1)
+    return torch.where(between, 1 - torch.exp(-steepness * (1 - difficulty)), 1.0)
+
+
+def earlier_gate(
+    difficulty: PerResponse,
+    steepness: float = e,  # View-R1 ppo_actor.py: math.exp(1)
+) -> PerResponse:
+    """The form that stands commented out in the authors' code.
+
+    >>> earlier_gate(tensor([.25, .5, .75]))
+    tensor([0.5068, 0.2569, 0.1302])
+    """
+    return torch.exp(-steepness * difficulty)
+
+
+def asymmetric_kl(
+    advantage: PerToken,
+    old_logp: PerToken,
+    ref_logp: PerToken,
+    correct: Flag,
+    group: Group,
+    beta: float = 1e-3,  # section 4 and View-R1 train_grpo.sh: 1e-3
+    steepness: float = e,  # View-R1 ppo_actor.py: math.exp(1)
+) -> PerToken:
+    """The advantage minus β f(d) times the gradient of k3, f only where the advantage is positive.
+
+    >>> old, ref, right = tensor([[-1.0], [-1.0]]), tensor([[-1.5], [-1.5]]), tensor([True, False])
+    >>> asymmetric_kl(tensor([[1.], [-1.]]), old, ref, right, tensor([0, 0]), beta=1.0)
+    tensor([[ 0.7076],
+            [-1.3935]])
+    """
+    gate = difficulty_gate(1 - groups.mean(correct.float(), group), steepness)[:, None]
+    push = 1 - torch.exp(-kl_estimators.log_ratio(old_logp, ref_logp))
+    return advantage - beta * torch.where(advantage > 0, gate, 1.0) * push
+
+
+def longer_than_right(
+    advantage: PerToken,
+    correct: Flag,
+    length: Count,
+    group: Group,
+    base: float = 1.00001,  # View-R1 experience_maker.py
+) -> PerToken:
+    """The advantage of a wrong answer times up to 2, by how much longer it is than the mean right answer.
+
+    >>> right, length = tensor([True, True, False, False]), tensor([400, 600, 2500, 300])
+    >>> longer_than_right(tensor([[5.], [5.], [-3.], [-7.]]) / 6, right, length, tensor([0, 0, 0, 0])).flatten()
+    tensor([ 0.8333,  0.8333, -0.5099, -1.1667])
+    """
+    right = groups.total(correct.float(), group)
+    typical = groups.total(correct * length.float(), group) / right.clamp(min=1)
+    excess = torch.where(~correct & (right > 0), length - typical, 0.0).clamp(min=0)
+    return advantage * (2 - torch.exp(-excess * log(base)))[:, None]
+
+
+paper = Paper(
+    "APO: Enhancing Reasoning Ability of MLLMs via Asymmetric Policy Optimization",
+    arxiv="2506.21655",
+    date="2025-06-26",
+    authors="Hong, Minjie and Guo, Zirun and Xia, Yan and Wang, Zehan and Zhang, Ziang and Jin, Tao and Zhao, Zhou",
+)
+_z_score = partial(
+    grpo.z_score,
+    epsilon=1e-9,  # View-R1 experience_maker.py
+)
+
+recipe = grpo.recipe.with_(
+    name="apo_dads", paper=paper, new="right answers to hard questions may leave the reference further",
+    advantage=_z_score, credit=(asymmetric_kl,), penalties=(), claims=("policy_gradient",),
+    departs=(
+        "The KL's gradient is in the advantage: exact for one update for each batch; the authors' code makes two.",
+        "A right answer is one that the judge calls right; the code truncates a reward of accuracy plus format.",
+    ),
+)  # fmt: skip
+apo_stcr = grpo.recipe.with_(
+    name="apo_stcr", paper=paper, new="a wrong answer longer than the right ones is pushed down harder",
+    advantage=_z_score, credit=(longer_than_right,), claims=("silent_on_equal_rewards", "shift_changes_nothing"),
+    departs=("The KL is GRPO's; the paper has STCR together with DADS, which is apo_dads+apo_stcr.",),
+)  # fmt: skip

@@ -1,0 +1,73 @@
+"""VAPO (Yue et al. 2025): a critic for long answers, with an advantage that looks further ahead the longer they are.
+
+λ_i = 1 - 1 / (α |y_i|),  α = 0.05               Σ λ^k = α |y_i|; the critic's λ is 1
+L   = L_clip(0.2, 0.28) + μ L_NLL of right answers,  μ = 0.1;  token means
+"""
+
+from functools import partial
+from typing import Any
+
+from whet import groups
+from whet.fields import Flag, Mask, PerToken
+from whet.papers import gae, ppo
+from whet.recipe import Paper
+
+
+def length_adaptive(
+    token_reward: PerToken,
+    value: PerToken,
+    mask: Mask,
+    gamma: float = 1.0,  # as PPO for language
+    alpha: float = 0.05,  # the paper's α
+) -> PerToken:
+    """Generalized advantages with λ = 1 - 1/(α n) for a response of n tokens, and 0 for n up to 1/α.
+
+    >>> length_adaptive(tensor([[0., 1.]]), tensor([[.1, .2]]), torch.ones(1, 2).bool(), alpha=1.0)
+    tensor([[0.5000, 0.8000]])
+    """
+    lam: Any = 1 - 1 / (alpha * groups.length(mask)).clamp(min=1)  # one λ for each response
+    return gae.generalized_advantage(token_reward, value, mask, gamma, lam)
+
+
+def likelihood_of_right(
+    logp: PerToken,
+    correct: Flag,
+    mu: float = 0.1,  # the paper's μ
+) -> PerToken:
+    """-μ log π on the tokens of right answers.
+
+    >>> likelihood_of_right(tensor([[-1.0], [-2.0]]), tensor([True, False]))
+    tensor([[0.1000],
+            [0.0000]])
+    """
+    return -mu * logp * correct[:, None]
+
+
+recipe = ppo.recipe.with_(
+    name="vapo",
+    paper=Paper(
+        "VAPO: Efficient and Reliable Reinforcement Learning for Advanced Reasoning Tasks",
+        arxiv="2504.05118",
+        date="2025-04",
+        authors="Yue, Yu and Yuan, Yufeng and Yu, Qiying and Zuo, Xiaochen and Zhu, Ruofei and others",
+    ),
+    new="λ grows with the length of a response, the critic learns from whole returns, and right answers are imitated",
+    advantage=length_adaptive,
+    loss=partial(
+        ppo.clip,
+        low=0.2,  # the paper, after DAPO
+        high=0.28,  # the paper, after DAPO
+    ),
+    penalties=(
+        partial(
+            gae.critic_loss,
+            lam=1.0,  # decoupled GAE: the critic's targets are whole returns
+        ),
+        likelihood_of_right,
+    ),
+    departs=(
+        "The likelihood of right answers is averaged over all tokens of the batch, not only over theirs.",
+        "The critic is not trained before the policy.",
+        "16 responses to 16 prompts and four updates for each batch.",
+    ),
+)
