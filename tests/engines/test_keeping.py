@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.engines.models import TOKENIZER, build, engine, sampled
 from whet.engines.local import LocalEngine
 from whet.models import tiny
-from whet.recipe import Refused
+from whet.refusal import Refused
 
 
 def loss(fields):

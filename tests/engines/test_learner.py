@@ -6,7 +6,7 @@ import torch
 from tests.engines.models import FAMILIES, direct_logits, engine, responses, sampled
 from whet import groups
 from whet.engines import forward
-from whet.recipe import Refused
+from whet.refusal import Refused
 
 
 def ready(mine, **options):
@@ -307,6 +307,36 @@ def test_the_blind_pass_has_its_own_gradient():
             total = total + logp.gather(1, torch.tensor(response)[:, None]).sum()
     total.backward()
     assert_same_gradient(ours, {name: p.grad for name, p in mine.model.named_parameters()}, 2e-5)
+
+
+def test_weights_can_be_taken_and_put_back():
+    mine = engine("qwen2")
+    batch = ready(mine)
+    learner = mine.learner(surrogate, WANTED)
+    start = learner.weights()
+    learner.gradient(batch)
+    learner.step(1e-2, 1e-3)
+    assert not all(torch.equal(x, y) for x, y in zip(start, learner.weights(), strict=True))
+    learner.set_weights(start)
+    assert all(torch.equal(x, y) for x, y in zip(start, learner.weights(), strict=True))
+    norm = torch.stack([x.norm() for x in learner.gradients()]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-2)  # as it was clipped
+    assert [x.shape for x in learner.gradients()] == [x.shape for x in start]
+
+
+def test_the_sampler_gap_is_of_what_this_policy_drew():
+    mine = engine()
+    batch = ready(mine)
+    strange = batch["sampled_logp"].clone()
+    strange[0] = strange[:, 2] = 9.0
+    demonstration = batch["demonstration"].clone()
+    demonstration[0] = True
+    age = batch["age"].clone()
+    age[:, 2] = 1
+    learner = mine.learner(surrogate, WANTED)
+    assert learner.gradient(batch.having(sampled_logp=strange))["sampler_gap"] > 5
+    mixed = batch.having(sampled_logp=strange, demonstration=demonstration, age=age)
+    assert learner.gradient(mixed)["sampler_gap"] < 1e-5
 
 
 # --- the critic ------------------------------------------------------------------------------------------

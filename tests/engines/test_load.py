@@ -8,7 +8,7 @@ import torch
 from tests.engines.models import build
 from whet.engines.local import LocalEngine
 from whet.models import load, tiny
-from whet.recipe import Refused
+from whet.refusal import Refused
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.engines.models import (
 from whet.engines import sampler
 from whet.engines.sampler import Drawing
 from whet.fields import FIELDS, made_by
-from whet.recipe import Refused
+from whet.refusal import Refused
 
 families = pytest.mark.parametrize("family", FAMILIES)
 
@@ -196,6 +196,23 @@ def test_what_cannot_be_sampled_is_refused_in_one_sentence():
         mine.model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(Refused, match="not finite"):
         mine.sample(problems("abc"), [1], max_tokens=3, seed=0)
+
+
+def test_a_written_solution_is_a_response_that_nobody_sampled():
+    mine = engine()
+    batch = mine.written(problems("abc", "1"), ["12", "hello"])
+    assert batch.texts == ("12", "hello")
+    assert responses(batch) == [
+        [*TOKENIZER("12").input_ids, mine.stop[0]],
+        [*TOKENIZER("hello").input_ids, mine.stop[0]],
+    ]
+    assert batch["finished"].all()
+    assert batch["length"].tolist() == [3, 6]
+    assert (batch["sampled_logp"] == 0).all()
+    assert set(batch.fields) == set(sampled(mine).fields)
+    assert (mine.score(batch, ["old_logp"])["old_logp"][batch["mask"]] < 0).all()
+    with pytest.raises(Refused, match="more than the 64 tokens"):
+        mine.written(problems("abc"), ["z" * 70])
 
 
 def test_pieces_are_the_tokens_one_by_one():

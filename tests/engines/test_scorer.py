@@ -6,7 +6,7 @@ import torch
 from tests.engines.models import FAMILIES, PROMPTS, direct_logits, engine, responses, sampled, told
 from whet.engines import forward
 from whet.fields import made_by
-from whet.recipe import Refused
+from whet.refusal import Refused
 
 families = pytest.mark.parametrize("family", FAMILIES)
 close = {"atol": 1e-5, "rtol": 1e-5}
@@ -114,6 +114,9 @@ def test_the_distance_to_the_start_is_the_k3_estimate():
     nothing_kept = batch.having(mask=torch.zeros_like(batch["mask"]))  # what `keep` narrows does not matter
     assert mine.kl_to_start(nothing_kept) == pytest.approx(mine.kl_to_start(batch))
     assert 0 < mine.kl_to_start(batch, rows=3) < 1
+    shown = batch.having(demonstration=torch.arange(len(batch)) >= 4)
+    assert mine.kl_to_start(shown) == pytest.approx(mine.kl_to_start(batch.rows(range(4))))
+    assert mine.kl_to_start(batch.having(demonstration=torch.ones(len(batch), dtype=torch.bool))) == 0
 
 
 @families

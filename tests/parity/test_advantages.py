@@ -26,6 +26,7 @@ from whet.papers import (
     gspo,
     icr,
     luspo,
+    mutual_rl_xgrpo,
     pacevolve_pp,
     passk_training,
     pkpo,
@@ -120,6 +121,16 @@ def test_balcaprl():
     for share, kept in golden["kept by length ratio"].items():
         texts, problems = ["word " * round(10 * float(share))], [SimpleNamespace(answer="word " * 10)]
         close(balcaprl_cgdpo.style_at_fitting_length(tensor([True]), texts, problems), [float(kept)])
+
+
+def test_a_pool_with_a_peer_moves_the_baseline_of_the_own_responses():
+    golden = GOLDEN["mutual_rl_xgrpo"]
+    pool = tensor(golden["own"] + golden["peer"])
+    own = mutual_rl_xgrpo.own_responses(torch.arange(8) >= 4)
+    assert mutual_rl_xgrpo.recipe.advantage is grpo.z_score
+    close(grpo.z_score(pool, one_group(8)), golden["pooled"])
+    close(grpo.z_score(pool, one_group(8))[own], golden["xgrpo"])
+    close(grpo.z_score(tensor(golden["own"]), one_group(4)), golden["grpo"])
 
 
 # --- the best of k ---------------------------------------------------------------------------------------
@@ -346,7 +357,7 @@ def test_luspo_multiplies_the_loss_of_a_response_by_its_length():
     fields |= {"mask": mask, "advantage": groups.spread(fields["advantage"], mask)}
     loss = call(partial(gspo.sequence_clip, low=0.2, high=0.28), fields)
     close(loss[:, 0], golden["per sequence"])
-    close((luspo.tokens_over_responses(mask) * loss).sum(), golden["loss"])
+    close((call(luspo.recipe.normalise, fields) * loss).sum(), golden["loss"])
 
 
 def test_degrpo_gives_the_control_token_its_own_mean():
@@ -396,6 +407,7 @@ def drawn_as(valid):
             "group": groups.index_of([p.id for p in rows]),
             "mask": torch.ones(len(rows), width).bool(),
             "sampled_logp": torch.full((len(rows), width), -float(len(asked))),
+            "age": torch.zeros(len(rows), width),
             "correct": first & tensor([p.id in valid for p in rows]),
         }
         return Batch(tuple(rows), ((1,),) * len(rows), tuple(p.id for p in rows), fields, drawn=len(rows))

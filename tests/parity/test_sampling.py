@@ -193,11 +193,8 @@ def test_eframe_tries_hard_problems_again_in_place_of_the_first_time():
     draw = Draw({"a": 0, "b": 2, "c": 5})
     batch = eframe.try_again(draw, problems("abc"))
     assert draw.asked == [({"a": 5, "b": 5, "c": 5}, 1.0), ({"a": 20}, 1.2)]
-    assert Counter(zip((p.id for p in batch.problems), batch["temperature"].tolist(), strict=True)) == {
-        ("a", pytest.approx(1.2)): 20,
-        ("b", 1.0): 5,
-        ("c", 1.0): 5,
-    }
+    assert Counter(p.id for p in batch.problems) == {"a": 20, "b": 5, "c": 5}
+    assert [p.id == "a" for p in batch.problems] == (batch["temperature"] > 1).tolist()
     assert batch.drawn == 35
     assert len(eframe.try_again(Draw({"b": 2}), problems("b"))) == 5
     assert len(eframe.try_again(Draw({"a": 0}), problems("a"))) == 20  # nothing of the first try is left
@@ -370,7 +367,7 @@ def test_srft_loss_and_gradient():
     entropy, advantage = torch.full((4, 1), 0.5), torch.full((4, 1), golden["population_advantage"][0])
     weight = grpo.over_responses(mask) * srft.by_kind(mask, entropy, demonstration, correct)[:, None]
     parts = weight * srft.imitation_and_exploration(logp, advantage, entropy, demonstration, correct)
-    close(parts[0], golden["sft"] + golden["demo"])
+    close(parts[0].sum(), golden["sft"] + golden["demo"])
     close(parts[1:].sum(), golden["self"])
     close(parts.sum(), golden["total"])
     sft, right = golden["weights"]["0.5"]

@@ -57,5 +57,5 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(several, tmp_path):
         picture([], tmp_path / "a.png")
     with pytest.raises(Refused, match=r"a \.png or an \.svg"):
         picture(several, tmp_path / "a.jpg")
-    with pytest.raises(Refused, match="has no metric 'joy'; it has reward"):
+    with pytest.raises(Refused, match="has no metric 'joy'; it has clip_fraction, correct"):
         picture(several, tmp_path / "a.png", names=("joy",))

@@ -28,6 +28,11 @@ def test_noise_is_smoothed_and_lies_in_the_band():
     assert 0.7 < ((low <= values) & (values <= high)).mean() < 0.9
 
 
+def test_a_steep_curve_without_noise_has_a_narrow_band():
+    low, high = band(np.arange(100, dtype=float))
+    assert (high - low)[20:80].max() < 0.5
+
+
 def test_a_long_run_is_thinned_to_means_and_unknown_steps_left_out():
     steps, values = np.arange(3001), np.arange(3001, dtype=float)
     values[::10] = np.nan

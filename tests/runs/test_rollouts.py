@@ -80,6 +80,7 @@ def test_responses_are_found_by_step_and_split(store):
     assert store.rollout_steps() == [(1, "train"), (2, "test-b"), (2, "train")]
     assert {row["step"] for row in store.samples(step=2)} == {2}
     assert {row["split"] for row in store.samples(split="test-b")} == {"test-b"}
+    assert {row["step"] for row in store.samples(step=1, split="train")} == {1}
     assert len(store.samples(limit=3)) == 3
     assert list(store.samples(limit=1, columns=["length"])[0]) == ["length"]
 

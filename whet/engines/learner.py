@@ -1,6 +1,6 @@
 """Descending an objective on a Hugging Face model: gradient by micro-batches, then one optimiser step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,7 @@ from whet.batch import Batch
 from whet.engines import forward
 from whet.engines.forward import Rows
 from whet.fields import FIELDS
-from whet.recipe import Refused
+from whet.refusal import Refused
 
 if TYPE_CHECKING:
     from whet.engines.local import LocalEngine
@@ -54,6 +54,20 @@ class LocalLearner:
     def step(self, lr: float | None = None, clip_norm: float = 1.0) -> dict[str, float]:
         """One AdamW step with the gradient that was set, at the engine's own learning rate when `lr` is None."""
         return self.engine.step(lr, clip_norm)
+
+    def weights(self) -> list[Tensor]:
+        """Copies of the policy's weights, in a fixed order."""
+        return [x.detach().clone() for x in self.engine.model.parameters()]
+
+    def set_weights(self, weights: Sequence[Tensor]) -> None:
+        """Put the policy there, in that order; what the optimiser remembers stays."""
+        with torch.no_grad():
+            for x, new in zip(self.engine.model.parameters(), weights, strict=True):
+                x.copy_(new)
+
+    def gradients(self) -> list[Tensor]:
+        """Copies of the gradient as it stands, in the order of `weights`; after a step it is the clipped one."""
+        return [torch.zeros_like(x) if x.grad is None else x.grad.clone() for x in self.engine.model.parameters()]
 
     def _selected(self, batch: Batch, selector: Objective) -> Tensor:
         """What the selector chooses on the whole batch, [n t] bool, by the policy as it is now."""
@@ -111,16 +125,21 @@ def put(found: Tensor, rows: Rows, x: Tensor) -> None:
 def told(batch: Batch, seen: Mapping[str, Tensor]) -> dict[str, float]:
     """Metrics of a gradient, over the tokens that count; their definitions are in whet/metrics.py."""
     kept, logp = batch["mask"], seen["logp"]
+    own = kept  # drawn by this policy: no demonstration, and nothing carried over
     loud = kept
     for name in ("advantage", "weight"):
         if name in batch.fields:
             loud = loud & (batch[name] != 0)
+    if "demonstration" in batch.fields:
+        own = own & ~batch["demonstration"][:, None]
+    if "age" in batch.fields:
+        own = own & (batch["age"] == 0)
     silenced = loud & (seen["push"] == 0)
     found = {"clip_fraction": float(silenced.sum() / loud.sum().clamp(min=1)), "ratio_max": 1.0}
     if "old_logp" in batch.fields and kept.any():
         found["ratio_max"] = float((logp - batch["old_logp"])[kept].max().exp())
-    if "sampled_logp" in batch.fields and kept.any():
-        found["sampler_gap"] = float((logp - batch["sampled_logp"])[kept].abs().max())
+    if "sampled_logp" in batch.fields and own.any():
+        found["sampler_gap"] = float((logp - batch["sampled_logp"])[own].abs().max())
     return found
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from whet.batch import Batch
 from whet.engines import forward, sampler
 from whet.engines.learner import LocalLearner, Objective, finite, put
 from whet.models import load
-from whet.recipe import Refused
+from whet.refusal import Refused
 from whet.tasks import Problem
 
 POLICY = ("old_logp", "old_entropy", "old_certainty")
@@ -132,6 +133,19 @@ class LocalEngine:
         texts = self.tokenizer.batch_decode(words, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Batch(tuple(problems), tuple(prompts), tuple(texts), fields, drawn=len(problems))
 
+    def written(self, problems: Sequence[Problem], texts: Sequence[str]) -> Batch:
+        """Texts in place of responses, one to each problem, with the end token behind them.
+
+        Nobody sampled them, so `sampled_logp` and `sampled_entropy` are 0: whoever wrote them was certain.
+        """
+        words = [(*self.format.plain(text), self.stop[0]) for text in texts]
+        prompts = [self._prompt(problem, len(mine)) for problem, mine in zip(problems, words, strict=True)]
+        drawn = sampler.empty(len(words), max(map(len, words), default=0), self.stop[0], "cpu")
+        for row, mine in enumerate(words):
+            drawn.tokens[row, : len(mine)] = torch.tensor(mine)
+            drawn.length[row], drawn.finished[row] = len(mine), True
+        return replace(self._batch(list(problems), prompts, drawn, 1.0), texts=tuple(texts))
+
     def _prompt(self, problem: Problem, max_tokens: int) -> tuple[int, ...]:
         """The problem's prompt in token ids, if it and a response fit into what the model can see."""
         ids = self.format(problem.prompt)
@@ -196,7 +210,9 @@ class LocalEngine:
         """Nats per token from the policy to the start, by the k3 estimate e^-x - 1 + x, x = logp - ref_logp.
 
         Over all response tokens of at most `rows` rows, spread evenly over the batch; each at its own temperature.
+        Demonstrations are left out: the estimate holds for what the policy drew.
         """
+        batch = batch.where(~batch["demonstration"]) if "demonstration" in batch.fields else batch
         index = torch.linspace(0, len(batch) - 1, min(rows, len(batch))).round().long()
         some = batch.rows(index)
         some = some.having(mask=torch.arange(batch["mask"].shape[1]) < some["length"][:, None])

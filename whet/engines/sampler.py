@@ -53,14 +53,7 @@ def draw(
     budget: int,
 ) -> Drawn:
     """One response to each prompt, at most `rows` at a time and `budget` prompt tokens read at once."""
-    n, m = len(prompts), how.max_tokens
-    found = Drawn(
-        tokens=torch.full((n, m), how.padding),
-        logp=torch.zeros(n, m),
-        entropy=torch.zeros(n, m),
-        length=torch.zeros(n, dtype=torch.long),
-        finished=torch.zeros(n, dtype=torch.bool),
-    )
+    found = empty(len(prompts), how.max_tokens, how.padding, "cpu")
     for piece in chunks(prompts, rows, budget):
         drawn = _decode(model, [prompts[i] for i in piece], uniform[piece].to(model.device), how)
         for name in ("tokens", "logp", "entropy", "length", "finished"):
@@ -93,7 +86,7 @@ def _decode(model: Any, prompts: list[tuple[int, ...]], uniform: Float[Tensor, "
     logits, cache, attention = _read(model, prompts, how)
     position = attention[:, : -how.max_tokens].sum(1)
     stop = torch.tensor(how.stop, device=model.device)
-    out = _empty(len(prompts), how, model.device)
+    out = empty(len(prompts), how.max_tokens, how.padding, model.device)
     live = torch.arange(len(prompts), device=model.device)
     running = torch.ones_like(live, dtype=torch.bool)
     for step in range(how.max_tokens):
@@ -136,22 +129,22 @@ def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Ten
 def _forward(model: Any, ids: Tensor, mask: Tensor, position: Tensor, cache: Any) -> Any:
     """One pass that extends the cache; logits of the last position only, where the model can be asked for that."""
     wishes = {"position_ids": position, "logits_to_keep": 1}
-    wishes = {name: value for name, value in wishes.items() if name in _takes(type(model))}
+    wishes = {name: value for name, value in wishes.items() if name in _takes(model.__class__)}
     return model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **wishes)
 
 
 @lru_cache
-def _takes(kind: type) -> frozenset[str]:
+def _takes(kind: Any) -> frozenset[str]:
     """The names of the arguments of a model's forward pass; not every architecture has the same."""
     return frozenset(inspect.signature(kind.forward).parameters)
 
 
-def _empty(rows: int, how: Drawing, device: Any) -> Drawn:
-    shape = (rows, how.max_tokens)
+def empty(rows: int, tokens: int, padding: int, device: Any) -> Drawn:
+    """Room for so many responses of so many tokens."""
     return Drawn(
-        tokens=torch.full(shape, how.padding, device=device),
-        logp=torch.zeros(shape, device=device),
-        entropy=torch.zeros(shape, device=device),
+        tokens=torch.full((rows, tokens), padding, device=device),
+        logp=torch.zeros(rows, tokens, device=device),
+        entropy=torch.zeros(rows, tokens, device=device),
         length=torch.zeros(rows, dtype=torch.long, device=device),
         finished=torch.zeros(rows, dtype=torch.bool, device=device),
     )

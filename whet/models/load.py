@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from whet.recipe import Refused
+from whet.refusal import Refused
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 LARGE = 100_000_000  # parameters; ours
@@ -110,9 +110,13 @@ class Formatter:
         Plain text is tokenized without special tokens, except the begin token of a tokenizer that always sets one.
         """
         if not self.tokenizer.chat_template:
-            return (*self.opening, *_ids(self.tokenizer(prompt, add_special_tokens=False)))
+            return (*self.opening, *self.plain(prompt))
         chat = [{"role": "user", "content": prompt}]
         return _ids(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True))
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """A text in token ids, without special tokens."""
+        return _ids(self.tokenizer(text, add_special_tokens=False))
 
 
 @contextmanager

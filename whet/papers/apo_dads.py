@@ -49,7 +49,7 @@ def asymmetric_kl(
     ref_logp: PerToken,
     correct: Flag,
     group: Group,
-    beta: float = 1e-3,  # section 4 and View-R1 train_grpo.sh: 1e-3
+    beta: float = 1e-3,  # View-R1 train_grpo.sh: init_kl_coef
     steepness: float = e,  # View-R1 ppo_actor.py: math.exp(1)
 ) -> PerToken:
     """The advantage minus β f(d) times the gradient of k3, f only where the advantage is positive.

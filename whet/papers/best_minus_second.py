@@ -1,6 +1,8 @@
 """Inference-time objectives (Tang et al. 2025): only the best response is pushed, by what it adds to the best of k.
 
 A_i = max_j R_j - max_{j≠i} R_j                  R_1st - R_2nd for the best, else 0
+
+With rewards of 0 and 1 it teaches only where exactly one response is right.
 """
 
 import torch

@@ -75,8 +75,7 @@ def surplus_first(
     fresh = [problem for problem in problems if problem.id not in asked]
     while fresh and rounds > 0 and sum(len(part["group"].unique()) for part in found) < wanted:
         batch = draw(fresh, responses, temperature)
-        batch = batch.where(groups.mixed(batch["correct"].float(), batch["group"]))
-        found.append(batch.having(age=torch.zeros(batch["mask"].shape)))
+        found.append(batch.where(groups.mixed(batch["correct"].float(), batch["group"])))
         asked |= {problem.id for problem in fresh}
         order = torch.randperm(len(pool), generator=rng).tolist()
         fresh, rounds = [pool[i] for i in order if pool[i].id not in asked][:wanted], rounds - 1

@@ -21,7 +21,7 @@ def decoupled(
     >>> decoupled(tensor([[1., 0.], [1., 10.], [0., 0.], [0., 10.]]), tensor([0, 0, 0, 0])).round(decimals=3) + 0
     tensor([ 0.0000,  1.7320, -1.7320,  0.0000])
     """
-    return sum(grpo.z_score(part, group, epsilon) for part in rewards.unbind(1))
+    return torch.stack([grpo.z_score(part, group, epsilon) for part in rewards.unbind(1)]).sum(0)
 
 
 def decoupled_over_batch(

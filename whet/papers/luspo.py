@@ -5,20 +5,8 @@ L = 1/N Σ_i |y_i| max(-A_i s_i, -A_i clip(s_i, 1-ε_low, 1+ε_high)),   s_i as 
 
 from functools import partial
 
-from whet.fields import Mask, PerToken
-from whet.papers import gspo
+from whet.papers import gspo, loss_agg
 from whet.recipe import Paper
-
-
-def tokens_over_responses(mask: Mask) -> PerToken:
-    """1 / the number of responses on each token: a response counts as many times as it has tokens.
-
-    >>> tokens_over_responses(tensor([[True, True], [True, False]]))
-    tensor([[0.5000, 0.5000],
-            [0.5000, 0.0000]])
-    """
-    return mask / mask.any(1).sum().clamp(min=1)
-
 
 recipe = gspo.recipe.with_(
     name="luspo",
@@ -29,7 +17,7 @@ recipe = gspo.recipe.with_(
         authors="Liu, Fanfan and Yin, Youyang and Shi, Peng and Yang, Siqi and Zeng, Zhixiong and Qiu, Haibo",
     ),
     new="GSPO's loss of a response is multiplied by its length",
-    normalise=tokens_over_responses,
+    normalise=loss_agg.over_response_count,
     loss=partial(
         gspo.sequence_clip,
         low=2e-3,  # section 5.1

@@ -77,6 +77,7 @@ mutual_rl_prp = grpo.recipe.with_(
     ),
     weights=(density_ratio,),
     shelf="sampling",
+    claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(
         "One demonstration for each problem joins the group, not the responses of a peer, right and wrong.",
         "Assumed: the demonstration's own probability is 1, so that the ratio is π and the paper's clip cannot act.",

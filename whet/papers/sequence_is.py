@@ -72,7 +72,7 @@ recipe = dapo.recipe.with_(
     paper=Paper(
         "When Speed Kills Stability: Demystifying RL Collapse from the Training-Inference Mismatch",
         date="2025-09",
-        authors="Liu, Jiacai and Li, Yingru and others",
+        authors="Liu, Jiacai and Li, Yingru and Fu, Yuqian and Wang, Jiawei and Liu, Qian and Shen, Yu",
         url="https://richardli.xyz/rl-collapse",
     ),
     new="each response is weighed by policy over sampler, at most 2",

@@ -279,7 +279,8 @@ def entropy_by_position(early: Sequence[Sequence[float]], late: Sequence[Sequenc
             if len(values) >= 5:
                 middle = 1 + width * stretch + (width - 1) / 2
                 rows.append({"position": middle, "when": when, "nats": _shown(sum(values) / len(values))})
-    axis = alt.Axis(tickMinStep=1)
+    most = max((row["position"] for row in rows), default=1)
+    axis = alt.Axis(values=list(range(1, int(most) + 1))) if most <= 12 else alt.Axis()
     x = alt.X("position:Q", title="position in the response", axis=axis, scale=alt.Scale(nice=False, padding=4))
     chart = _chart().mark_line(strokeWidth=2.2).encode(
         x=x,

@@ -151,8 +151,8 @@ def _of_policy(store: Store) -> list[Fact]:
     kl = last(store.metrics("kl").get("kl"))
     if kl is None:
         return []
-    meaning = "mean distance from the model the run started from, which is at 0 by definition"
-    return [Fact("", "KL to the start", "nats per token", 0.0, kl, meaning=meaning)]
+    meaning = "per token, from the starting model"
+    return [Fact("", "KL to the start", "nats", 0.0, kl, meaning=meaning)]
 
 
 def last(curve: "tuple[np.ndarray, np.ndarray] | None") -> float | None:

@@ -113,7 +113,7 @@ def _line(fact: Fact) -> str:
         tone = "interval" if not fact.sure else "moved"
         if fact.sure and fact.better:
             tone = "good" if value * fact.better > 0 else "bad"
-    said = fact.meaning if not fact.split else "" if fact.unit == "share" else fact.unit
+    said = ", ".join(filter(None, (fact.unit.replace("share", ""), fact.meaning if not fact.split else "")))
     unit = f" <span class='note'>{e(said)}</span>" if said else ""
     picture = _dumbbell(fact) if fact.measure.startswith("pass@") else ""
     return (

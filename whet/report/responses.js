@@ -13,6 +13,8 @@ const QUANTITIES = {
 const NAMES = { ...Object.fromEntries(Object.entries(QUANTITIES).map(([k, q]) => [k, q.label])), weight: "weight" };
 const MOST_COLOUR = 72; // percent; text stays readable on it in both themes
 
+const severalLevels = new Set(rows.map((row) => row.level)).size > 1;
+
 const state = { split: "", step: "", level: "", verdict: "", search: "", row: null, wanted: "advantage" };
 
 // --- numbers ---------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ function list() {
   at("list").replaceChildren(...found.map((row) => {
     const item = make("li", "", { "data-row": rows.indexOf(row) });
     const where = make("div", "", { class: "where" });
-    where.append(make("span", `step ${row.step}`), make("span", row.split), make("span", `level ${row.level}`), verdict(row));
+    where.append(make("span", `step ${row.step}`), make("span", row.split), make("span", severalLevels ? `level ${row.level}` : ""), verdict(row));
     item.append(where, make("div", row.pieces.join("").replace(/\s+/g, " ") || "(empty)", { class: "start" }));
     item.addEventListener("click", () => open(row));
     return item;

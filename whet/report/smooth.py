@@ -21,8 +21,8 @@ def thinned(steps: "np.ndarray", values: "np.ndarray", most: int = MOST_POINTS) 
 
 
 def reach(count: int) -> int:
-    """How many neighbours on each side a point is smoothed over: a twelfth of the curve, none of a short one."""
-    return 0 if count < 6 else max(1, count // 24)
+    """The width of the bell a point is smoothed with, in neighbours: a twentieth of the curve, none of a short one."""
+    return 0 if count < 6 else max(1, round(count / 20))
 
 
 def smoothed(values: "np.ndarray") -> "np.ndarray":
@@ -39,14 +39,15 @@ def smoothed(values: "np.ndarray") -> "np.ndarray":
 
 
 def band(values: "np.ndarray", share: float = 0.8) -> "tuple[np.ndarray, np.ndarray]":
-    """The bounds between which `share` of the neighbouring points lie: [m] each."""
+    """The bounds between which `share` of the neighbouring points lie, as they lie about the smooth line: [m] each."""
     import numpy as np
 
-    width = 2 * reach(len(values))
-    near = [values[max(0, i - width) : i + width + 1] for i in range(len(values))]
+    smooth, width = smoothed(values), 2 * reach(len(values))
+    away = values - smooth  # the distances and not the points, or a steep curve would look noisy
+    near = [away[max(0, i - width) : i + width + 1] for i in range(len(values))]
     tails = [(1 - share) / 2, (1 + share) / 2]
     bounds = np.array([np.quantile(part, tails) for part in near]).reshape(-1, 2)
-    return smoothed(bounds[:, 0]), smoothed(bounds[:, 1])
+    return smooth + smoothed(bounds[:, 0]), smooth + smoothed(bounds[:, 1])
 
 
 def points(steps: "np.ndarray", values: "np.ndarray") -> list[dict[str, Any]]:
