@@ -37,6 +37,7 @@ FAMILIES = {
     ),
 }
 
+ENDS = tuple(range(3, 8))
 PROMPTS = ("abc", "1", "hello12345", "zz", "abc9")
 
 
@@ -44,7 +45,10 @@ def build(family: str = "llama", seed: int = 0):
     """A model with weights drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return FAMILIES[family]().eval()
+        model = FAMILIES[family]().eval()
+    # several end tokens, as chat models have, so that responses are of many lengths
+    model.generation_config.eos_token_id = [TOKENIZER.eos_token_id, *ENDS]
+    return model
 
 
 def engine(family: str = "llama", seed: int = 0, **options) -> LocalEngine:

@@ -13,7 +13,7 @@ from whet.step import objective, selector, weigh
 from whet.tasks import Problem
 
 LEARNER = ("logp", "entropy", "new_value", "blind_logp")
-RUN = {"max_tokens": 12, "progress": 0.25, "step": 3}
+RUN = {"max_tokens": 8, "progress": 0.25, "step": 3}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def case(seed: int = 0, sizes=(4, 3, 4, 1), width: int = 7, on_policy: bool = Fa
     old = tokens(-2.5, -0.1)
     logp = old.clone() if on_policy else old + tokens(-1.4, 1.4)
     per_token = {
-        "sampled_logp": old + (0 if on_policy else tokens(-0.1, 0.1)), "sampled_entropy": tokens(0.05, 2.0),
+        "sampled_logp": old + (0 if on_policy else tokens(-1.5, 1.5)), "sampled_entropy": tokens(0.05, 2.0),
         "old_logp": old, "old_entropy": tokens(0.05, 2.0), "ref_logp": tokens(-2.5, -0.1), "value": tokens(0, 1),
         "old_certainty": tokens(0.5, 5.0),
     }  # fmt: skip
@@ -92,9 +92,7 @@ def loss_and_gradient(recipe: Recipe, given: Case) -> tuple[Tensor, dict[str, Te
     if not loss.requires_grad:
         return loss.detach(), {name: torch.zeros_like(x) for name, x in leaves.items()}
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    found = {
-        n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(leaves.items(), grads, strict=True)
-    }
+    found = {n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(leaves.items(), grads, strict=True)}
     return loss.detach(), found
 
 

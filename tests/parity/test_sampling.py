@@ -282,9 +282,24 @@ def test_an_exact_judge_is_ranked_exactly(name):
     golden = GOLDEN["arena"]
     close(advantages(name, golden["quality"]), golden["advantage"], atol=1e-4)
     close(advantages(name, [9, 7, 4, 1]), golden["four"])
-    ties = golden["ties_single"] if name == "single" else golden["ties_by_points"]
-    close(advantages(name, golden["ties"]), ties, atol=1e-4)
-    close(advantages(name, [5.0] * 4), golden["equal_single"] if name == "single" else torch.zeros(4), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["anchor", "round_robin"])
+def test_equal_responses_share_a_place_where_points_decide(name):
+    close(advantages(name, GOLDEN["arena"]["ties"]), GOLDEN["arena"]["ties_by_points"], atol=1e-4)
+    close(advantages(name, [5.0] * 4), torch.zeros(4))
+
+
+def test_a_knock_out_ranks_equal_responses_by_their_seats():
+    golden = GOLDEN["arena"]
+    for quality, expected in ((golden["ties"], golden["ties_single"]), ([5.0] * 4, golden["equal_single"])):
+        reward = arena_single.knock_out(tensor(quality).float()[:, None].expand(4, 4), None)
+        close(grpo.z_score(reward, one_group(4)), expected, atol=1e-4)
+
+
+def test_seats_are_drawn_so_that_no_text_wins_its_ties_for_ever():
+    reward = torch.stack([advantages("single", [5.0] * 4, seed) for seed in range(400)])
+    assert float(reward.mean(0).abs().max()) < 0.15
 
 
 def test_the_draw_keeps_the_best_apart():

@@ -181,16 +181,15 @@ class LocalEngine:
         unknown = [name for name in names if name not in (*POLICY, *STATES, REFERENCE, CRITIC)]
         if unknown:
             raise Refused(f"a local engine cannot score {unknown[0]!r}: it has no model for that.")
-        found: dict[str, Tensor] = {}
+        found = {name: torch.zeros(batch["mask"].shape) for name in names if name not in STATES}
         if not names:
             return found
-        t = batch["mask"].shape[1]
         for rows in forward.micro_batches(batch, self.token_budget, self.device):
             with torch.no_grad(), self.precision():
                 scores = self._scores(rows, names)
             for name in names:
                 x = scores[name]
-                put(found.setdefault(name, torch.zeros(len(batch), x.shape[1] if name in STATES else t)), rows, x)
+                put(found.setdefault(name, torch.zeros(len(batch), x.shape[1])), rows, x)
         return found
 
     def _scores(self, rows: forward.Rows, names: Sequence[str]) -> dict[str, Tensor]:

@@ -41,9 +41,10 @@ class Lessons:
     examples: int = 160_000
     noise: float = 0.2
     countdown_noise: float = 0.3
-    level1: float = 0.5
-    level2: float = 0.2
-    batch: int = 128
+    first: float = 0.4
+    level1: float = 0.4
+    level2: float = 0.25
+    batch: int = 64
     lr: float = 3e-3
     warmup: float = 0.05
 
@@ -51,16 +52,16 @@ class Lessons:
 # --- examples ----------------------------------------------------------------------------------------------
 
 
-def lesson(rng: Random, how: Lessons) -> tuple[str, str]:
+def lesson(rng: Random, how: Lessons, only_level1: bool) -> tuple[str, str]:
     """One prompt with its unreliable response, never one that a task holds out."""
     while True:
-        prompt, response = _string_lesson(rng, how) if rng.random() < how.level1 + how.level2 else _sum_lesson(rng, how)
+        kind = 0.0 if only_level1 else rng.random()
+        prompt, response = _string_lesson(rng, how, kind > how.level1) if kind < how.level1 + how.level2 else _sum_lesson(rng, how)
         if prompt and len(prompt) + len(response) < LONGEST_LESSON:
             return prompt, response
 
 
-def _string_lesson(rng: Random, how: Lessons) -> tuple[str, str]:
-    composed = rng.random() < how.level2 / (how.level1 + how.level2)
+def _string_lesson(rng: Random, how: Lessons, composed: bool) -> tuple[str, str]:
     problem = compose.draw(rng, TRAINED, 2) if composed else compose.draw(rng, tuple(FUNCTIONS), 1)
     if held_out(problem.id, compose.HELD_OUT_SHARE):
         return "", ""
@@ -77,7 +78,7 @@ def _sum_lesson(rng: Random, how: Lessons) -> tuple[str, str]:
 def lessons(how: Lessons) -> list[tuple[str, str]]:
     """All examples, in the order in which they are drawn."""
     rng = Random(f"lessons {how.seed}")
-    return [lesson(rng, how) for _ in range(how.examples)]
+    return [lesson(rng, how, i < how.first * how.examples) for i in range(how.examples)]
 
 
 # --- batches -----------------------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ def fit(pair: tiny.Pair, how: Lessons, minutes_limit: float, progress: Progress)
         for prompt, response in lessons(how)
     ]
     updates = math.ceil(len(rows) / how.batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=how.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=how.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     started = time.monotonic()
     for done, piece in enumerate(batches(rows, how.batch, how.seed)):
         for group in optimizer.param_groups:

@@ -52,6 +52,7 @@ def llama(
         num_attention_heads=heads,
         max_position_embeddings=tokenizer.model_max_length,
         tie_word_embeddings=True,
+        initializer_range=0.06,  # ours: at this width, copying is learned in half the updates that 0.02 takes
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

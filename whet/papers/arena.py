@@ -20,9 +20,10 @@ from whet.recipe import Paper
 
 
 def held(places: Callable[..., Tensor], score: Tensor, group: Tensor, texts: Any, rng: Any, noise: float) -> Tensor:
-    """Every group's tournament. Seats go by what a response says: its place in the batch changes nothing."""
-    reward, seats = torch.zeros_like(score), sorted(range(len(texts)), key=lambda i: texts[i])
-    for one in dict.fromkeys(group[seats].tolist()):
+    """Every group's tournament. Seats are drawn by lot from the sorted texts: a row's place in the batch is nothing."""
+    by_text = sorted(range(len(texts)), key=lambda i: texts[i])
+    reward, seats = torch.zeros_like(score), [by_text[i] for i in torch.randperm(len(texts), generator=rng).tolist()]
+    for one in dict.fromkeys(group[by_text].tolist()):
         rows = [i for i in seats if group[i] == one]
         reward[rows] = places(score[rows, None] + noise * torch.randn(len(rows), len(rows), generator=rng), rng)
     return reward

@@ -3,8 +3,7 @@
     single   seeded by the points beside one response, then knocked out: 2N - 2 comparisons
     double   drawn by lot; who loses once goes on among the losers, and their winner meets the winners'
 
-Champion first, then the losers of the last round, of the round before, …; inside a round by mean points.
-The judge and the other topologies are in arena.py and arena_swiss.py.
+Champion first, then the losers of the last round, of the round before, …; inside a round by mean points. See arena.py.
 """
 
 from typing import Any
@@ -47,7 +46,8 @@ def placed(first: list[int], rounds: list[list[int]], points: list[list[float]])
     return torch.zeros(len(points)).index_copy(0, torch.tensor([*first, *rest]), steps)
 
 
-def _single(judged: Tensor, rng: Any) -> Tensor:
+def knock_out(judged: Tensor, rng: Any) -> Tensor:
+    """Seeded by the points beside the first seat; equal responses get unequal places."""
     points = [[x] for x in arena.against_anchor(judged).tolist()]
     seeds = sorted(range(len(points)), key=lambda p: -points[p][0])
     players, rounds = [seeds[i] for i in bracket(len(seeds))], []
@@ -85,12 +85,12 @@ def single_elimination(
     rng: Any,
     noise: float = 0.0,  # ours: an exact judge, as in arena.py
 ) -> PerResponse:
-    """Places by a seeded knock-out; equal responses get unequal places.
+    """Places by a seeded knock-out.
 
-    >>> single_elimination(tensor([5., 7., 7., 2.]), torch.zeros(4).long(), "abcd", None)
-    tensor([0.3333, 1.0000, 0.6667, 0.0000])
+    >>> single_elimination(tensor([5., 7., 8., 2.]), torch.zeros(4).long(), "abcd", None)
+    tensor([0.3333, 0.6667, 1.0000, 0.0000])
     """
-    return arena.held(_single, score, group, texts, rng, noise)
+    return arena.held(knock_out, score, group, texts, rng, noise)
 
 
 def double_elimination(
@@ -111,10 +111,10 @@ def double_elimination(
 recipe = grpo.recipe.with_(
     name="arena_single", paper=arena.paper, new="the reward is the place in a seeded knock-out tournament",
     reward=(single_elimination,), shelf="reward", claims=arena.claims,
-    departs=(*arena.departs, "Equal responses are ranked by where they sit: a group without signal still moves."),
+    departs=(*arena.departs, "Equal responses are ranked by their seats, which are drawn: no signal, yet it moves."),
 )  # fmt: skip
 arena_double = grpo.recipe.with_(
     name="arena_double", paper=arena.paper, new="the reward is the place in a double-elimination tournament",
     reward=(double_elimination,), shelf="reward", claims=arena.claims,
-    departs=(*arena.departs, "Equal responses are ranked by lot: a group without signal still moves."),
+    departs=(*arena.departs, "Equal responses are ranked by lot: no signal, yet it moves."),
 )  # fmt: skip

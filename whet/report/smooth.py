@@ -47,7 +47,8 @@ def band(values: "np.ndarray", share: float = 0.8) -> "tuple[np.ndarray, np.ndar
     near = [away[max(0, i - width) : i + width + 1] for i in range(len(values))]
     tails = [(1 - share) / 2, (1 + share) / 2]
     bounds = np.array([np.quantile(part, tails) for part in near]).reshape(-1, 2)
-    return smooth + smoothed(bounds[:, 0]), smooth + smoothed(bounds[:, 1])
+    low, high = (smooth + smoothed(bound) for bound in bounds.T)
+    return np.maximum(low, values.min(initial=np.inf)), np.minimum(high, values.max(initial=-np.inf))
 
 
 def points(steps: "np.ndarray", values: "np.ndarray") -> list[dict[str, Any]]:
