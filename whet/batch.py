@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from whet import groups
+from whet.fields import per_token
 from whet.tasks import Problem
 
 
@@ -91,8 +92,9 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 def _widen(name: str, batch: Batch, width: int) -> Tensor:
     value = batch[name]
-    per_token = value.shape == batch["mask"].shape and name != "rewards"
-    return torch.nn.functional.pad(value, (0, width - value.shape[1])) if per_token else value
+    if not per_token(name, value, batch["mask"]):
+        return value
+    return torch.nn.functional.pad(value, (0, width - value.shape[1]))
 
 
 def as_mapping(batch: Batch, **others: Any) -> Mapping[str, Any]:

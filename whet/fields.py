@@ -64,6 +64,8 @@ FIELDS: dict[str, Field] = {
         reward=("n", "reward", "the sum of all reward parts"),
         advantage=("n t", "reward", "how much better than expected; never carries gradient"),
         weight=("n t", "1", "what a token counts in the sum: `normalise` times every `weights` part"),
+        row=("n", "index", "the place of a response in the whole batch, which a mini-batch remembers"),
+        push=("n t", "1", "derivative of the loss by logp when the learner first saw the token"),
         history=("-", "-", "problem id → tries, right answers and last mean score so far"),
         pool=("-", "-", "the problems of the training split, in the run's order"),
         step=("-", "updates", "updates done so far"),
@@ -112,3 +114,8 @@ FIELDS: dict[str, Field] = {
 def made_by(maker: str) -> frozenset[str]:
     """The names of all fields that one maker provides."""
     return frozenset(name for name, field in FIELDS.items() if field.made_by == maker)
+
+
+def per_token(name: str, x: Tensor, mask: Tensor) -> bool:
+    """True for a field [n t] of the batch with this mask; states [n d] and reward columns [n k] are none."""
+    return x.shape == mask.shape and (name not in FIELDS or FIELDS[name].shape == "n t")

@@ -44,21 +44,26 @@ METRICS: dict[str, Metric] = {
 
 
 def of_batch(batch: Batch) -> dict[str, float]:
-    """The metrics that the batch itself tells, after it was weighed."""
+    """The metrics that the batch itself tells, after it was weighed. Demonstrations are nobody's responses."""
     position = torch.arange(batch["mask"].shape[1])
     whole = position < batch["length"][:, None]
     loud = groups.largest(batch["advantage"].abs().amax(1), batch["group"]) > 0
+    mine = ~batch["demonstration"]
+
+    def mean(name: str) -> float:
+        return float(batch[name][mine].float().mean()) if mine.any() else float("nan")
+
     return {
-        "reward": float(batch["reward"].mean()),
-        "correct": float(batch["correct"].float().mean()),
-        "entropy": float(groups.batch_mean(batch["sampled_entropy"], whole)),
-        "length": float(batch["length"].float().mean()),
-        "finished": float(batch["finished"].float().mean()),
+        "reward": mean("reward"),
+        "correct": mean("correct"),
+        "entropy": float(groups.batch_mean(batch["sampled_entropy"], whole & mine[:, None])),
+        "length": mean("length"),
+        "finished": mean("finished"),
         "silent_groups": 1 - float((loud / groups.size(batch["group"])).sum() / (batch["group"].max() + 1)),
         "kept_tokens": float(batch["mask"].sum() / whole.sum().clamp(min=1)),
         "unknown": sum(batch.unknown.values()) / max(batch.drawn, 1),
         "drawn": float(batch.drawn),
-        "sampled_tokens": float(batch["length"].sum()),
+        "sampled_tokens": float(batch["length"][mine].sum()),
     }
 
 
@@ -78,8 +83,10 @@ def pass_at_k(tries: int, right: int, k: int) -> float:
 def remembered(history: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
     """History after a batch: problem id → (tries, right answers, mean score of the last visit)."""
     seen: dict[str, list[tuple[float, float]]] = {}
-    for problem, right, score in zip(batch.problems, batch["correct"].tolist(), batch["score"].tolist(), strict=True):
-        seen.setdefault(problem.id, []).append((float(right), score))
+    columns = (batch[name].tolist() for name in ("correct", "score", "demonstration"))
+    for problem, right, score, shown in zip(batch.problems, *columns, strict=True):
+        if not shown:
+            seen.setdefault(problem.id, []).append((float(right), score))
     after = dict(history)
     for name, rows in seen.items():
         tries, right, _ = after.get(name, (0, 0, 0.0))

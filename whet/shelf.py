@@ -147,6 +147,7 @@ NEEDS = {
     "prompt_state": "hidden states",
     "response_state": "hidden states",
     "blind_logp": "second forward pass",
+    "demonstration": "worked solutions",
     "entropy": "entropy",
     "greedy_score": "a greedy response",
 }
@@ -156,5 +157,5 @@ def needed(recipe: "Recipe", scored: list[str]) -> list[str]:
     """What somebody must provide for a recipe, in words."""
     from whet.recipe import needs
 
-    asked = [name for name in needs(recipe) if name in ("entropy", "greedy_score", "blind_logp")]
+    asked = [name for name in needs(recipe) if name in ("entropy", "greedy_score", "blind_logp", "demonstration")]
     return list(dict.fromkeys(NEEDS[name] for name in [*scored, *asked]))

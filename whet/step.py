@@ -17,6 +17,7 @@ from torch import Tensor
 from whet import groups, metrics
 from whet.batch import Batch
 from whet.draw import Draw, generator, with_greedy_score
+from whet.fields import per_token
 from whet.recipe import Recipe, call, data_of, needs, scored, with_settings
 
 
@@ -47,7 +48,7 @@ def step(engine: Any, task: Any, pool: Any, state: State, seed: int, progress: f
         batch = weigh(recipe, batch, run, memories)
         learner = engine.learner(objective(recipe), wanted(recipe), selector(recipe, run))
         told = call(recipe.update, {**run, "learner": learner, "batch": batch}, memories)
-        batch = batch.telling(**metrics.of_batch(batch), **told)
+        batch = batch.having(**learner.first_seen(batch)).telling(**metrics.of_batch(batch), **told)
         for part in recipe.control:
             recipe = with_settings(recipe, call(part, {**run, "metrics": batch.told}, memories))
     history = metrics.remembered(state.history, batch)
@@ -76,7 +77,7 @@ def weigh(recipe: Recipe, batch: Batch, run: Mapping[str, Any], memories: dict[s
     weight = ask(recipe.normalise)
     for part in recipe.weights:
         weight = weight * groups.spread(ask(part), batch["mask"])
-    return batch.having(weight=weight)
+    return batch.having(weight=weight, row=torch.arange(len(batch)))
 
 
 def objective(recipe: Recipe) -> Callable[[Mapping[str, Tensor]], Tensor]:
@@ -84,7 +85,7 @@ def objective(recipe: Recipe) -> Callable[[Mapping[str, Tensor]], Tensor]:
 
     def loss(fields: Mapping[str, Tensor]) -> Tensor:
         mask = fields["mask"]
-        kept = {name: groups.spread(x, mask) if _on_tokens(x, mask) else x for name, x in fields.items()}
+        kept = {name: groups.spread(x, mask) if _counts(name, x, mask) else x for name, x in fields.items()}
         total = call(recipe.loss, kept)
         for part in recipe.penalties:
             total = total + call(part, kept)
@@ -105,5 +106,5 @@ def wanted(recipe: Recipe) -> frozenset[str]:
     return frozenset(name for _, part in recipe.parts("loss", "penalties") for name in data_of(part))
 
 
-def _on_tokens(x: Any, mask: Tensor) -> bool:
-    return isinstance(x, Tensor) and x.shape == mask.shape and x.is_floating_point()
+def _counts(name: str, x: Any, mask: Tensor) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and per_token(name, x, mask)

@@ -110,6 +110,16 @@ def test_a_state_is_a_copy():
     assert all(torch.equal(x, before[name]) for part in state.values() for name, x in part.items())
 
 
+def test_a_state_replaces_all_that_the_engine_remembered():
+    fresh, mine = engine(), engine()
+    start = mine.state()
+    train(mine, 2)
+    mine.load_state(start)
+    train(mine, 1)
+    train(fresh, 1)
+    assert same(weights(mine), weights(fresh))
+
+
 def test_the_state_of_another_model_is_refused():
     with pytest.raises(Refused, match="of another model"):
         engine("llama").load_state(engine("gpt2").state())

@@ -132,7 +132,13 @@ def test_no_two_parts_compute_the_same_function():
         outputs = {function: answers(part) for function, part in found.items()}
         for (one, a), (other, b) in itertools.combinations(outputs.items(), 2):
             alike = a is not None and b is not None and a.shape == b.shape and torch.allclose(a, b, atol=1e-6)
+            if {one.__name__, other.__name__} in ALIKE:
+                continue
             assert not alike, f"{stage}: {one.__name__} and {other.__name__} give the same numbers"
+
+
+# With a judge that never errs every tournament ranks alike; they differ in what a noisy judge costs.
+ALIKE = [{"anchor", "round_robin"}]
 
 
 def answers(part):

@@ -17,6 +17,10 @@ class Learner(Protocol):
         """Set the gradient of scale × objective on this batch, however it is split; returns metrics."""
         ...
 
+    def first_seen(self, batch: Batch) -> dict[str, Tensor]:
+        """`logp` and `push` of each response when it was first met, for showing; empty where it was not."""
+        ...
+
     def step(self, lr: float | None, clip_norm: float) -> dict[str, float]:
         """One optimiser step with the gradient that was set; returns `grad_norm`."""
         ...

@@ -35,6 +35,7 @@ class LocalLearner:
     ) -> None:
         self.engine, self.objective, self.wanted, self.selector = engine, objective, wanted, selector
         self.seen: dict[str, Tensor] = {}
+        self.met: dict[int, tuple[Tensor, Tensor]] = {}
 
     def gradient(self, batch: Batch, scale: float = 1.0) -> dict[str, float]:
         """Set the gradient of scale × objective on this batch; micro-batches add up to the same gradient."""
@@ -49,7 +50,16 @@ class LocalLearner:
             with engine.precision():
                 made = self._made(batch, rows)
             loss += self._descend(batch, rows, made, scale)
+        for row, *numbers in zip(batch.fields.get("row", torch.tensor([])).tolist(), *self.seen.values(), strict=False):
+            self.met.setdefault(row, (numbers[0], numbers[1]))
         return {"loss": loss, **told(batch, self.seen)}
+
+    def first_seen(self, batch: Batch) -> dict[str, Tensor]:
+        """`logp` and `push` [n t] of each response when it was first met, before the policy moved away from it."""
+        if not all(row in self.met for row in batch["row"].tolist()):
+            return {}
+        logp, push = zip(*(self.met[row] for row in batch["row"].tolist()), strict=True)
+        return {"logp": torch.stack(logp), "push": torch.stack(push)}
 
     def step(self, lr: float | None = None, clip_norm: float = 1.0) -> dict[str, float]:
         """One AdamW step with the gradient that was set, at the engine's own learning rate when `lr` is None."""
