@@ -92,8 +92,9 @@ def _calls(node: ast.Call) -> Iterator[tuple[str, Callable[[ast.AST], ast.AST]]]
     if on_groups and name in PADDED:
         yield f"groups.{name} over padding", lambda n: _expression(f"({ast.unparse(n.args[0])}).{PADDED[name]}")
     if on_groups and name in WITHOUT_GROUPS and len(node.args) == 2:
-        yield f"groups.{name} over the whole batch", lambda n: _expression(
-            f"({ast.unparse(n.args[0])}).{WITHOUT_GROUPS[name]}"
+        yield (
+            f"groups.{name} over the whole batch",
+            lambda n: _expression(f"({ast.unparse(n.args[0])}).{WITHOUT_GROUPS[name]}"),
         )
 
 
@@ -174,12 +175,24 @@ def tests_for(mutant: Mutant) -> list[str]:
     """The arguments of pytest for a mutant: what concerns its file, quickest first."""
     stem = Path(mutant.file).stem
     if stem in SPINE:
-        return [mutant.file, *(path for path in SPINE_TESTS if (ROOT / path).exists()), "-k", f"{SPINE_RECIPES} or test_"]
+        return [
+            mutant.file,
+            *(path for path in SPINE_TESTS if (ROOT / path).exists()),
+            "-k",
+            f"{SPINE_RECIPES} or test_",
+        ]
     from whet import shelf
 
     names = [name for name, row in shelf.index().items() if row["file"] == stem]
     law = " or ".join([f"[{name}]" for name in names] + [f"-{name}]" for name in names])
-    return [mutant.file, "tests/parity", "tests/test_step.py", "tests/laws", "-k", f"parity or {stem} or dynamic or {law}"]
+    return [
+        mutant.file,
+        "tests/parity",
+        "tests/test_step.py",
+        "tests/laws",
+        "-k",
+        f"parity or {stem} or dynamic or {law}",
+    ]
 
 
 def survives(mutant: Mutant) -> bool:
@@ -199,8 +212,25 @@ def survives(mutant: Mutant) -> bool:
 def _green(place: Path, arguments: list[str]) -> bool:
     import subprocess
 
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:xdist", "-p", "no:randomly", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place / "cache")}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "--no-header",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:randomly",
+        *arguments,
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(place),
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(place / "cache"),
+    }
     try:
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
@@ -223,7 +253,9 @@ def main() -> int:
                 alive.append(mutant)
             print(f"{done}/{len(planted)} {'SURVIVES' if lives else 'caught  '} {mutant.name}", flush=True)
     caught = len(planted) - len(alive)
-    print(f"\n{caught} of {len(planted)} planted bugs were caught ({caught / len(planted):.1%}) in {time.time() - began:.0f} s.")
+    print(
+        f"\n{caught} of {len(planted)} planted bugs were caught ({caught / len(planted):.1%}) in {time.time() - began:.0f} s."
+    )
     for mutant in alive:
         print(f"survives: {mutant.name}: {excuses.get(mutant.name, 'no reason is known')}")
     return 0 if caught >= 0.95 * len(planted) else 1

@@ -74,11 +74,6 @@ def test_a_paper_file_is_at_most_120_lines(path):
     assert len(path.read_text().splitlines()) <= 120
 
 
-def test_the_median_paper_file_is_at_most_60_lines():
-    sizes = sorted(len(path.read_text().splitlines()) for path in PAPERS)
-    assert sizes[len(sizes) // 2] <= 60
-
-
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda path: path.stem)
 def test_a_file_is_at_most_400_lines_and_a_function_at_most_60(path):
     text = path.read_text()

@@ -18,6 +18,7 @@ STATE = "run-state.pt"
 def write(folder: Path, engine: Any, state: State, spent: float) -> Path:
     """`checkpoints/step-000060` in the run's folder, whole or not at all; the `KEPT` newest stay."""
     import torch
+    from safetensors import SafetensorError
 
     place = folder / "checkpoints" / f"step-{state.step:06d}"
     aside = place.with_name(f".{place.name}.{os.getpid()}")
@@ -30,7 +31,7 @@ def write(folder: Path, engine: Any, state: State, spent: float) -> Path:
         torch.save(kept, aside / STATE)
         shutil.rmtree(place, ignore_errors=True)
         aside.rename(place)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise Refused(
             f"The checkpoint of step {state.step} could not be written ({error}); the one before it is whole: "

@@ -251,6 +251,9 @@ def _carried_through(trainer: Trainer) -> Store:
     except Refused as refusal:
         store.status("failed", str(refusal))
         raise
+    except Exception as error:
+        store.status("failed", f"It broke: {type(error).__name__}: {error}")
+        raise
     finally:
         trainer.view.ends(store, store.state[1])
     return store

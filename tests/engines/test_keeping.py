@@ -72,6 +72,25 @@ def test_a_full_disk_leaves_the_earlier_policy(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["policy"]
 
 
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    mine = engine()
+    mine.save(tmp_path / "policy")
+    before = weights(mine)
+    train(mine, 1)
+    rename = type(tmp_path).rename
+
+    def refuse(path, target):
+        if path.name.endswith(".new"):
+            raise OSError("not now")
+        return rename(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "rename", refuse)
+    with pytest.raises(OSError, match="not now"):
+        mine.save(tmp_path / "policy")
+    assert same(weights(LocalEngine.load(tmp_path / "policy", device="cpu")), before)
+    assert [file.name for file in tmp_path.iterdir()] == ["policy"]
+
+
 def test_the_card_of_the_model_is_kept(tmp_path):
     tiny.save(tiny.micro(), tmp_path / "base")
     (tmp_path / "base" / "whet.json").write_text('{"lr": 0.003, "knows": "digits"}')

@@ -118,6 +118,12 @@ def test_a_token_without_probability_is_never_drawn():
     assert drawn == [1, 1, 3, 3]
 
 
+def test_greedy_knows_no_temperature():
+    mine = engine()
+    plain, cold = (sampled(mine, each=1, greedy=True, temperature=t) for t in (1.0, 0.3))
+    assert all(torch.equal(plain[name], cold[name]) for name in plain.fields)
+
+
 def test_lower_temperature_sharpens():
     mine = engine()
     cold, warm = (sampled(mine, temperature=t)["sampled_entropy"][:, 0].mean() for t in (0.3, 1.5))

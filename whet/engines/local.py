@@ -171,6 +171,8 @@ class LocalEngine:
         """The text of each response token by itself, row by row, for showing them."""
         rows = [row[:n] for row, n in zip(batch["tokens"].tolist(), batch["length"].tolist(), strict=True)]
         ids = sorted({i for row in rows for i in row})
+        if not ids:
+            return [[] for _ in rows]
         text = dict(zip(ids, self.tokenizer.batch_decode([[i] for i in ids]), strict=True))
         return [[text[i] for i in row] for row in rows]
 
@@ -269,9 +271,10 @@ class LocalEngine:
                 folder.rename(before)
             aside.rename(folder)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
-            if folder.exists():
-                shutil.rmtree(before, ignore_errors=True)
+            if before.exists() and not folder.exists():
+                before.rename(folder)
+            for rest in (aside, before):
+                shutil.rmtree(rest, ignore_errors=True)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Copies of all that training changes, on the CPU: dicts of tensors, by parameter name."""

@@ -63,8 +63,8 @@ def llama(
 
 
 def tiny(seed: int = 0) -> Pair:
-    """The base model's shape: 0.9 million parameters; a decoding step of 256 rows takes 14 ms on two cores."""
-    return llama(characters(), hidden=192, layers=2, heads=4, inner=512, seed=seed)
+    """The base model's shape: 0.8 million parameters. Ours: 4 layers learn this faster than 2 of the same cost."""
+    return llama(characters(), hidden=128, layers=4, heads=8, inner=344, seed=seed)
 
 
 def micro(seed: int = 0) -> Pair:

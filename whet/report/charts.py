@@ -269,7 +269,7 @@ def entropy_by_position(early: Sequence[Sequence[float]], late: Sequence[Sequenc
     import altair as alt
 
     width = -(-max((len(one) for one in (*early, *late)), default=1) // 60)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for when, found in ((BEFORE, early), (AFTER, late)):
         stretches: dict[int, list[float]] = {}
         for one in found:

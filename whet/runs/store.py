@@ -12,7 +12,6 @@ Nothing here imports torch, numpy or pyarrow until it is needed, so that `whet r
 
 import json
 import os
-import socket
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -339,13 +338,13 @@ def _status(status: str, sentence: str) -> dict[str, Any]:
         "sentence": sentence,
         **over,
         "process": os.getpid(),
-        "host": socket.gethostname(),
+        "host": _host(),
     }
 
 
 def _gone(about: Mapping[str, Any]) -> bool:
     """True when the process that wrote `running` is known to have ended; on another machine nothing is known."""
-    here = about.get("host") == socket.gethostname() and os.name == "posix"  # signal 0 is no question elsewhere
+    here = about.get("host") == _host() and os.name == "posix"  # signal 0 is no question elsewhere
     if not here or not about.get("process"):
         return False
     try:
@@ -355,6 +354,12 @@ def _gone(about: Mapping[str, Any]) -> bool:
     except PermissionError:  # somebody else's process: it lives
         return False
     return False
+
+
+def _host() -> str:
+    from platform import node
+
+    return node()
 
 
 def _now() -> str:

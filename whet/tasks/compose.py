@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from random import Random
 from string import ascii_lowercase
 
-from whet.recipe import Refused
+from whet.refusal import Refused
 from whet.tasks import Problem, Verdict
 from whet.tasks.splits import held_out
 from whet.tasks.strings import FUNCTIONS, STRICTLY_HELD_OUT, TRAINED, Named
@@ -100,9 +100,7 @@ def parsed(prompt: str) -> tuple[str, list[Call]]:
         inside = inside[4:]
     start, *rest = inside.replace(")", "").split(",")
     arguments = iter(rest)  # innermost first, as the names are from here on
-    return start, [
-        Call(name, next(arguments) if FUNCTIONS[name].argument else "") for name in reversed(names)
-    ]
+    return start, [Call(name, next(arguments) if FUNCTIONS[name].argument else "") for name in reversed(names)]
 
 
 # --- drawing problems --------------------------------------------------------------------------------------
@@ -163,9 +161,7 @@ def stream(rng: Random, names: Sequence[str], level: int, held: bool) -> Iterato
 
 def take(count: int, seed: str, names: Sequence[str], level: int, held: bool) -> list[Problem]:
     """The first `count` problems of the stream with this seed."""
-    return [
-        problem for problem, _ in zip(stream(Random(seed), names, level, held), range(count), strict=False)
-    ]
+    return [problem for problem, _ in zip(stream(Random(seed), names, level, held), range(count), strict=False)]
 
 
 # --- noise -------------------------------------------------------------------------------------------------
@@ -192,9 +188,7 @@ def mistaken(call: Call, value: str, right: str, rng: Random) -> str:
 
 def _neighbour(call: Call, rng: Random) -> Call:
     kind = FUNCTIONS[call.name].argument
-    return Call(
-        rng.choice([name for name, entry in FUNCTIONS.items() if entry.argument == kind]), call.argument
-    )
+    return Call(rng.choice([name for name, entry in FUNCTIONS.items() if entry.argument == kind]), call.argument)
 
 
 def _slip(text: str, rng: Random) -> str:
@@ -256,9 +250,7 @@ class Compose:
     def train(self) -> list[Problem]:
         """The training problems, the levels in turn."""
         share = -(-self.size // len(self.levels))
-        piles = [
-            take(share, f"train {self.seed} {level}", TRAINED, level, held=False) for level in self.levels
-        ]
+        piles = [take(share, f"train {self.seed} {level}", TRAINED, level, held=False) for level in self.levels]
         return [problem for row in zip(*piles, strict=True) for problem in row][: self.size]
 
     def evaluation(self) -> dict[str, list[Problem]]:
@@ -267,6 +259,11 @@ class Compose:
         levels = sorted({*self.evaluated, max(self.levels)})
         splits = {f"level{n}": take(self.count, f"{seed} {n}", TRAINED, n, held=True) for n in levels}
         return {**splits, "unseen": take(self.count, f"{seed} unseen", STRICTLY_HELD_OUT, 2, held=True)}
+
+    def demonstrate(self, problem: Problem) -> str:
+        """The worked solution, without a mistake."""
+        start, calls = parsed(problem.prompt)
+        return solution(values(start, calls), calls)
 
     def judge(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
         """1 if the final value is exactly right, else 0."""

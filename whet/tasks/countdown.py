@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations, count
+from itertools import combinations
 from random import Random
 
-from whet.recipe import Refused
+from whet.refusal import Refused
 from whet.tasks import Problem, Verdict
 from whet.tasks.splits import held_out
 
@@ -149,9 +149,7 @@ def reachable(numbers: tuple[int, ...]) -> dict[int, frozenset[str]]:
             for b, writings_b in reachable(right).items():
                 for operator in "+-*":
                     writings = found.setdefault(_apply(operator, a, b), set())
-                    writings |= {
-                        canonical((operator, parse(x), parse(y))) for x in writings_a for y in writings_b
-                    }
+                    writings |= {canonical((operator, parse(x), parse(y))) for x in writings_a for y in writings_b}
     return {result: frozenset(writings) for result, writings in found.items()}
 
 
@@ -207,15 +205,15 @@ def take(size: int, seed: str, how_many: int, held: bool) -> list[Problem]:
     """`size` different problems, all on one side of the split between training and held out."""
     rng = Random(seed)
     found: dict[object, Problem] = {}
-    for tries in count():
+    for _ in range(20 * size + 1000):
         if len(found) == size:
-            return list(found.values())
-        if tries > 1000 * size:
-            raise Refused(f"there are no {size} countdown problems with {how_many} numbers: ask for fewer.")
+            break
         problem = draw(rng, how_many)
         if is_held_out(problem) == held:
             found.setdefault(given(problem), problem)
-    raise AssertionError
+    else:
+        raise Refused(f"there are hardly {size} countdown problems with {how_many} numbers: ask for fewer.")
+    return list(found.values())
 
 
 def worked_solution(problem: Problem, rng: Random, noise: float = 0.0) -> str:
@@ -279,9 +277,7 @@ class Countdown:
 
     def __post_init__(self) -> None:
         if not self.numbers or not set(self.numbers) <= {2, 3, 4}:
-            raise Refused(
-                f"countdown has problems with 2, 3 or 4 numbers, so numbers cannot be {self.numbers}."
-            )
+            raise Refused(f"countdown has problems with 2, 3 or 4 numbers, so numbers cannot be {self.numbers}.")
 
     @property
     def focus(self) -> str:
@@ -298,6 +294,10 @@ class Countdown:
         """`numbers3` and `numbers4`, held out by target and set of numbers."""
         seed = f"evaluation {EVALUATION_SEED}"
         return {f"numbers{n}": take(self.count, f"{seed} {n}", n, held=True) for n in self.numbers}
+
+    def demonstrate(self, problem: Problem) -> str:
+        """One right answer."""
+        return problem.answer
 
     def judge(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
         """1 if the expression is right, else 0 with the mistake as the reason."""

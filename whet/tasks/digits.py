@@ -40,6 +40,10 @@ class Digits:
         """20 problems with letters that training never shows."""
         return {"digits": problems("gh")}
 
+    def demonstrate(self, problem: Problem) -> str:
+        """The digit."""
+        return problem.answer
+
     def judge(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
         """1 if the first digit is the right one, else 0."""
         firsts = [re.search("[0-9]", text) for text in texts]

@@ -19,7 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from whet.recipe import Refused
+from whet.refusal import Refused
 from whet.tasks import Problem, Verdict
 from whet.tasks.judging import Judge
 from whet.tasks.splits import fraction
@@ -157,9 +157,7 @@ class JsonLines:
             return [Verdict(float(ok), ok) for ok in matches]
         judge, columns = self._wiring
         outcomes = judge([self._arguments(problem, text, columns) for problem, text in pairs])
-        return [
-            Verdict(score, score is not None and score >= self.correct_from, reason) for score, reason in outcomes
-        ]
+        return [Verdict(score, score is not None and score >= self.correct_from, reason) for score, reason in outcomes]
 
     def _arguments(self, problem: Problem, text: str, columns: set[str] | None) -> dict[str, Any]:
         known = self._known(problem.about, problem.prompt, text)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from whet.recipe import Refused
+from whet.refusal import Refused
 from whet.tasks import worker
 from whet.tasks.spawning import CleanSpawn
 from whet.tasks.worker import Outcome

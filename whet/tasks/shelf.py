@@ -1,6 +1,6 @@
 """A task by its name, or a user's file by its path."""
 
-import inspect
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -9,13 +9,16 @@ from whet.refusal import Refused
 NAMES = ("compose", "countdown", "digits")
 
 
-def make(name: str, **options: Any) -> Any:
-    """The task; options that it does not have are refused by name."""
+def make(name: str, judge: str = "", **options: Any) -> Any:
+    """The task; options that it does not have are refused by name. `judge` names a function for a .jsonl file."""
     if name.endswith((".jsonl", ".json")):
-        from whet.tasks.jsonl import Jsonl
+        from whet.tasks.jsonl import JsonLines
 
-        return Jsonl(name, **options)
-    return _kind(name)(**_accepted(name, _kind(name), options))
+        return JsonLines(name, judge_by=judge or None, **_accepted(name, JsonLines, options))
+    kind = _kind(name)
+    if judge:
+        raise Refused(f"--judge is for a .jsonl file of your own; the task {name} has an exact judge.")
+    return kind(**_accepted(name, kind, options))
 
 
 def _kind(name: str) -> Any:
@@ -37,7 +40,7 @@ def _kind(name: str) -> Any:
 
 
 def _accepted(name: str, kind: Any, options: dict[str, Any]) -> dict[str, Any]:
-    known = [word for word in inspect.signature(kind).parameters if word not in ("args", "kwargs")]
+    known = [field.name for field in fields(kind)] if is_dataclass(kind) else []
     for option in options:
         if option not in known:
             what = f"it has {', '.join(known)}" if known else "it has no options"

@@ -6,8 +6,8 @@ from hashlib import blake2b
 def fraction(text: str) -> float:
     """A number in [0, 1) that depends on the text alone: the same on every machine, in every run.
 
-    >>> fraction("rev(ab)=")
-    0.0
+    >>> round(fraction("rev(ab)="), 4)
+    0.2118
     """
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest()) / 2**48
 

@@ -30,7 +30,8 @@ def _module(where: str) -> ModuleType:
         raise Unusable(f"there is no judge file {where}: check the path before the colon.")
     sys.path.insert(0, str(path.parent.resolve()))  # so that it can import its neighbours
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
