@@ -24,14 +24,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 EXCUSES = Path(__file__).with_suffix(".json")
 SPINE = ("groups", "plain", "step", "batch", "draw", "metrics", "recipe")
-SPINE_TESTS = ["tests/laws", "tests/parity", "tests/test_recipe.py", "tests/test_step.py", "tests/test_metrics.py"]
+SPINE_TESTS = ["tests/laws", "tests/parity", "tests/test_recipe.py", "tests/test_step.py"]
 SPINE_RECIPES = "rloo or grpo or ppo or gspo or dapo or k2_loss or nsr or remax or not_a_recipe"
 LIMIT = 120  # seconds for one mutant; a bug that hangs is noticed
 
 OTHER_OPERATOR = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Lt: ast.GtE, ast.GtE: ast.Lt,
-    ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
-    ast.FloorDiv: ast.Div, ast.Pow: ast.Mult,
+    ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.FloorDiv: ast.Div,
+    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult,
 }  # fmt: skip
 OTHER_NAME = {
     "minimum": "maximum", "maximum": "minimum", "min": "max", "max": "min", "amax": "amin", "amin": "amax",
@@ -253,9 +253,8 @@ def main() -> int:
                 alive.append(mutant)
             print(f"{done}/{len(planted)} {'SURVIVES' if lives else 'caught  '} {mutant.name}", flush=True)
     caught = len(planted) - len(alive)
-    print(
-        f"\n{caught} of {len(planted)} planted bugs were caught ({caught / len(planted):.1%}) in {time.time() - began:.0f} s."
-    )
+    seconds = time.time() - began
+    print(f"\n{caught} of {len(planted)} planted bugs were caught ({caught / len(planted):.1%}) in {seconds:.0f} s.")
     for mutant in alive:
         print(f"survives: {mutant.name}: {excuses.get(mutant.name, 'no reason is known')}")
     return 0 if caught >= 0.95 * len(planted) else 1

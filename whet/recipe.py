@@ -207,14 +207,11 @@ def lineage(recipe: Recipe) -> list[Recipe]:
 
 def setter(recipe: Recipe, stage: str) -> Recipe:
     """The recipe in the lineage that gave this one its part at a stage."""
-    while recipe.base is not None:
-        if _differs(stage, recipe, recipe.base):
-            if recipe.added is None:
-                return recipe
-            recipe = recipe.added
-        else:
-            recipe = recipe.base
-    return recipe
+    if recipe.base is None:
+        return recipe
+    if not _differs(stage, recipe, recipe.base):
+        return setter(recipe.base, stage)
+    return recipe if recipe.added is None else setter(recipe.added, stage)
 
 
 def compose(one: Recipe, other: Recipe) -> Recipe:

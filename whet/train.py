@@ -185,7 +185,7 @@ class Trainer:
 
     def keep(self, split: str, batch: Batch) -> None:
         """Some responses with the numbers of their tokens, for reading."""
-        seen = {name: batch[name] for name in ("logp", "push") if name in batch.fields}
+        seen: dict[str, Any] = {name: batch[name] for name in ("logp", "push") if name in batch.fields}
         self.store.rollouts(self.state.step, batch, self.engine.pieces(batch), seen, split)
 
     def checkpoint(self) -> None:

@@ -56,7 +56,8 @@ def case(seed: int = 0, sizes=(4, 3, 4, 1), width: int = 7, on_policy: bool = Fa
         problems=tuple(problems), prompts=((1, 2),) * n, texts=tuple(f"response {i}" for i in range(n)),
         fields={
             "group": group, "tokens": torch.randint(0, 9, (n, width), generator=rng), "mask": mask, "length": length,
-            "finished": length < width, "temperature": torch.ones(n), "score": correct + 0.3 * torch.rand(n, generator=rng), "correct": correct,
+            "finished": length < width, "temperature": torch.ones(n), "correct": correct,
+            "score": correct + 0.3 * torch.rand(n, generator=rng),
             "greedy_score": (torch.rand(len(sizes), generator=rng) < 0.5).float()[group],
             "age": torch.zeros(n, width), "demonstration": torch.zeros(n, dtype=torch.bool),
             "prompt_state": torch.rand(n, 6, generator=rng), "response_state": torch.rand(n, 6, generator=rng),

@@ -48,9 +48,7 @@ def test_loss_and_gradient(name, loss, normalise):
 def test_grpo_with_its_penalty():
     low, high, bound = GOLDEN["grpo_objective"]["clip"]
     given = fields()
-    loss = call(partial(dual_clip.dual_clip, low=low, high=high, bound=bound), given) + call(
-        kl_estimators.k3, given
-    )
+    loss = call(partial(dual_clip.dual_clip, low=low, high=high, bound=bound), given) + call(kl_estimators.k3, given)
     close((grpo.over_responses(MASK) * loss).sum(), GOLDEN["grpo_objective"]["loss"])
 
 

@@ -5,6 +5,7 @@ Every printable ASCII character and the newline is one token; there is no token 
 
 from pathlib import Path
 from string import ascii_lowercase, digits
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -40,9 +41,7 @@ def characters(alphabet: str = PRINTABLE) -> PreTrainedTokenizerFast:
     )
 
 
-def llama(
-    tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: int, inner: int, seed: int
-) -> Pair:
+def llama(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: int, inner: int, seed: int) -> Pair:
     """A fresh Llama with tied embeddings and float32 weights drawn from `seed`, with its tokenizer."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -78,6 +77,6 @@ def save(pair: Pair, folder: Path) -> None:
         half.save_pretrained(folder)
 
 
-def load(folder: Path) -> Pair:
+def load(folder: Path) -> Any:
     """Read a Hugging Face directory."""
     return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)

@@ -24,9 +24,7 @@ def dual_clip(
     tensor([[3.]])
     """
     if bound <= 1:
-        raise Refused(
-            f"loss.bound is {bound}; dual-clip needs a bound above 1, the ratio of an unmoved policy."
-        )
+        raise Refused(f"loss.bound is {bound}; dual-clip needs a bound above 1, the ratio of an unmoved policy.")
     clipped = ppo.clip(logp, old_logp, advantage, low, high)
     return torch.where(advantage < 0, torch.minimum(clipped, -advantage * bound), clipped)
 

@@ -80,7 +80,5 @@ recipe = reinforce.recipe.with_(
     credit=(whitened,),
     penalties=(critic_loss,),
     claims=("policy_gradient",),
-    departs=(
-        "The critic steps with the policy's optimiser and rate; the paper fits it apart, in a trust region.",
-    ),
+    departs=("The critic steps with the policy's optimiser and rate; the paper fits it apart, in a trust region.",),
 )

@@ -48,7 +48,5 @@ recipe = reinforce.recipe.with_(
     loss=ppo.clip,
     penalties=(kl_estimators.k3,),  # section 4.2: β = 0.04
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
-    departs=(
-        "16 responses to 16 prompts; the paper draws 64 for each. One update for each batch, as the paper.",
-    ),
+    departs=("16 responses to 16 prompts; the paper draws 64 for each. One update for each batch, as the paper.",),
 )

@@ -54,7 +54,5 @@ recipe = gae.recipe.with_(
         minibatches=4,  # verl: 1024 prompts in mini-batches of 256
     ),
     claims=("policy_gradient",),
-    departs=(
-        "One pass of four mini-batches, as in language-model practice; the paper makes 3 to 15 passes.",
-    ),
+    departs=("One pass of four mini-batches, as in language-model practice; the paper makes 3 to 15 passes.",),
 )

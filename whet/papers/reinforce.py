@@ -37,7 +37,5 @@ recipe = Recipe(
     advantage=no_baseline,
     loss=policy_gradient,
     claims=("policy_gradient",),
-    departs=(
-        "Divided by the tokens of the batch, as TRL and verl do; Williams sums over time. Same direction.",
-    ),
+    departs=("Divided by the tokens of the batch, as TRL and verl do; Williams sums over time. Same direction.",),
 )

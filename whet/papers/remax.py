@@ -23,7 +23,7 @@ recipe = reinforce.recipe.with_(
         "ReMax: A Simple, Effective, and Efficient Reinforcement Learning Method for Aligning Large Language Models",
         arxiv="2310.10505",
         date="2023-10-16",
-        authors="Li, Ziniu and Xu, Tian and Zhang, Yushun and Lin, Zhihang and Yu, Yang and Sun, Ruoyu and Luo, Zhi-Quan",
+        authors="Li, Ziniu and Xu, Tian and Zhang, Yushun and Lin, Zhihang and Yu, Yang and others",
     ),
     new="the greedy response's reward as the baseline, instead of a critic",
     advantage=against_greedy,

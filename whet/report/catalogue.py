@@ -142,7 +142,8 @@ def family(recipes: dict[str, Recipe]) -> str:
     at = {recipe.name: (16 + 150 * depth, 22 + 18 * i) for i, (recipe, depth) in enumerate(rows)}
     width, height = 190 + 150 * max(depth for _, depth in rows) + 330, 22 + 18 * len(rows)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="system-ui, sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
     ]
     for recipe, _ in rows:

@@ -47,5 +47,5 @@ class Digits:
     def judge(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
         """1 if the first digit is the right one, else 0."""
         firsts = [re.search("[0-9]", text) for text in texts]
-        right = [bool(m) and m[0] == problem.answer for problem, m in zip(problems, firsts, strict=True)]
+        right = [m is not None and m[0] == problem.answer for problem, m in zip(problems, firsts, strict=True)]
         return [Verdict(float(ok), ok) for ok in right]

@@ -17,7 +17,7 @@ class _Popen(popen_spawn_posix.Popen):
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")  # a main without a file is not run again
         try:
-            super()._launch(process_obj)
+            super()._launch(process_obj)  # type: ignore[misc]
         finally:
             sys.modules["__main__"] = main
 
