@@ -8,6 +8,7 @@ import torch
 
 from whet.models import base, load, tiny
 from whet.models.base import Lessons, lessons, tensors, train_base
+from whet.models.muon import Muon, orthogonal
 from whet.tasks import compose, countdown
 from whet.tasks.splits import held_out
 from whet.tasks.strings import FUNCTIONS, TRAINED
@@ -107,6 +108,27 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
 
 def test_tiny_has_08_million_parameters():
     assert 750_000 < tiny.tiny()[0].num_parameters() < 950_000
+
+
+def test_muon_moves_a_matrix_as_torch_does_but_in_float32():
+    start, gradient = torch.randn(24, 40), torch.randn(24, 40)
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    optimizers = (
+        Muon([ours], lr=0.01),
+        torch.optim.Muon([theirs], lr=0.01, adjust_lr_fn="match_rms_adamw", weight_decay=0),
+    )
+    for _ in range(3):
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    moved, expected = (ours - start).detach(), (theirs - start).detach()
+    assert float((moved * expected).sum() / (moved.norm() * expected.norm())) > 0.99
+    assert float(moved.norm()) == pytest.approx(float(expected.norm()), rel=0.02)
+
+
+def test_muon_treats_tall_and_wide_matrices_alike():
+    wide = torch.randn(1, 5, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(orthogonal(wide), orthogonal(wide.mT).mT, atol=1e-5)
 
 
 # --- the whole of it ---------------------------------------------------------------------------------------

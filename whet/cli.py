@@ -85,8 +85,8 @@ def train(
 ) -> None:
     """Train a model, and leave a run with a report.
 
-    Any setting of the recipe can follow, by its address: [bold]--loss.high=0.3 --sample.responses=8[/].
-    [bold]whet show RECIPE[/] lists them.
+    Any setting of the recipe can follow, by its address: [bold]--loss.high=0.3 --sample.responses=8[/]
+    ([bold]whet show RECIPE[/] lists them), and any option of the task: [bold]--task.levels=1,2[/].
     """
     from whet.live import LiveView
     from whet.train import Run, resume_run, start_run
@@ -94,11 +94,13 @@ def train(
     if resume:
         _end(resume_run(resume, runs, LiveView(out), steps=steps, budget=seconds_of(budget)))
         return
+    typed = settings_of(context.args)
     options: dict[str, Any] = {"judge": judge, "max_tokens": max_tokens}
+    options |= {address[5:]: typed.pop(address) for address in list(typed) if address.startswith("task.")}
     run = Run(
         recipe=recipe, task=task, model=model, steps=steps, budget=seconds_of(budget), seed=seed,
         eval_every=eval_every, eval_samples=eval_samples, out=runs, name=name,
-        settings=settings_of(context.args), options={k: v for k, v in options.items() if v},
+        settings=typed, options={k: v for k, v in options.items() if v},
     )  # fmt: skip
     _end(start_run(run, LiveView(out)))
 

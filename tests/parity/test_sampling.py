@@ -548,7 +548,7 @@ def test_mgda_takes_the_shortest_combination():
     for (g1, g2, code, paper), direction in zip(golden["pairs"], golden["directions"], strict=True):
         g = tensor([g1, g2]).float()
         products = g @ g.T
-        close(mgda.between(products[0, 0], products[0, 1], products[1, 1]), paper)
+        close(mgda.between(*(float(products[i]) for i in ((0, 0), (0, 1), (1, 1)))), paper)
         close(mgda.between_in_the_code(float(products[0, 0]), float(products[0, 1]), float(products[1, 1])), code)
         alpha = mgda.shortest(products, 250)
         close(alpha[0], paper, atol=1e-4)

@@ -94,7 +94,7 @@ def test_advantages():
     close(grpo.z_score(reward, one_group, epsilon=1e-9), golden["openrlhf"])
     golden = GOLDEN["opo_advantage"]
     close(
-        opo.length_weighted(tensor(golden["reward"]), one_group[:3], tensor(golden["length"])),
+        opo.length_weighted(tensor(golden["reward"]), one_group[:3], tensor(golden["length"]).long()),
         golden["value"],
     )
 

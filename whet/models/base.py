@@ -20,6 +20,7 @@ from torch import Tensor
 
 from whet.evaluate import by_split, evaluate, pass_at
 from whet.models import tiny
+from whet.models.muon import Muon
 from whet.tasks import compose, countdown
 from whet.tasks.splits import held_out
 from whet.tasks.strings import FUNCTIONS, TRAINED
@@ -43,9 +44,9 @@ class Lessons:
     examples: int = 128_000
     noise: float = 0.2
     countdown_noise: float = 0.3
-    first: float = 0.5
-    level1: float = 0.4
-    level2: float = 0.3
+    first: float = 0.35
+    level1: float = 0.35
+    level2: float = 0.45
     batch: int = 64
     lr: float = 2e-3
     muon_lr: float = 5e-3
@@ -147,7 +148,7 @@ def _optimizers(model: Any, how: Lessons) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
     made: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=how.muon_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=how.muon_lr),
         torch.optim.AdamW(others, lr=how.lr, betas=(0.9, 0.99), weight_decay=0.01),
     ]
     for optimizer, peak in zip(made, (how.muon_lr, how.lr), strict=True):

@@ -5,13 +5,10 @@ Every printable ASCII character and the newline is one token; there is no token 
 
 from pathlib import Path
 from string import ascii_lowercase, digits
-from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -75,8 +72,3 @@ def save(pair: Pair, folder: Path) -> None:
     """Write a Hugging Face directory: configuration, tokenizer.json, model.safetensors."""
     for half in pair:
         half.save_pretrained(folder)
-
-
-def load(folder: Path) -> Any:
-    """Read a Hugging Face directory."""
-    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)

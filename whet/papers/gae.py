@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from whet import groups
-from whet.fields import Mask, PerToken
+from whet.fields import Mask, PerResponse, PerToken
 from whet.papers import reinforce
 from whet.recipe import Paper
 
@@ -20,7 +20,7 @@ def generalized_advantage(
     value: PerToken,
     mask: Mask,
     gamma: float = 1.0,  # verl and TRL: 1.0 for language
-    lam: float = 0.95,  # section 6.1: best between 0.92 and 0.98
+    lam: float | PerResponse = 0.95,  # section 6.1: best between 0.92 and 0.98
 ) -> PerToken:
     """Backwards over the response tokens; masked positions carry the value and the advantage unchanged.
 

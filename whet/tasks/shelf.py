@@ -40,9 +40,21 @@ def _kind(name: str) -> Any:
 
 
 def _accepted(name: str, kind: Any, options: dict[str, Any]) -> dict[str, Any]:
-    known = [field.name for field in fields(kind)] if is_dataclass(kind) else []
+    known = {field.name: field.default for field in fields(kind)} if is_dataclass(kind) else {}
     for option in options:
         if option not in known:
             what = f"it has {', '.join(known)}" if known else "it has no options"
             raise Refused(f"The task {name} has no option {option!r}: {what}.")
-    return options
+    return {option: _like(option, value, known[option]) for option, value in options.items()}
+
+
+def _like(option: str, value: Any, example: Any) -> Any:
+    """What was typed, as the kind of thing that the option's default is: `1,2` for a tuple of numbers."""
+    if not isinstance(value, str) or isinstance(example, str):
+        return value
+    try:
+        if isinstance(example, tuple):
+            return tuple(int(part) for part in value.split(","))
+        return int(value) if isinstance(example, int) else float(value)
+    except ValueError:
+        raise Refused(f"--task.{option} is like {example}, so it cannot be {value!r}.") from None
