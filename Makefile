@@ -13,7 +13,7 @@ help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
 
 demo: $(READY)   ## two minutes: a tiny language model, made better by reinforcement learning, and a report
-	@$(BIN)/whet train grpo --steps 60 --seed 0
+	@$(BIN)/whet train grpo --task.levels=1 --steps 60 --seed 0
 
 test: $(READY)   ## every test
 	$(BIN)/python -m pytest -n auto -q
