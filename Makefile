@@ -32,7 +32,7 @@ format: $(READY) ## rewrite the code in the project's format
 docs: $(READY)   ## write CATALOGUE.md and the generated pages again
 	$(BIN)/python -m whet.report.catalogue
 
-base: $(READY)   ## train the shipped base model again: about five minutes
+base: $(READY)   ## train the base model again: at most eight minutes
 	$(BIN)/whet base whet/models/base
 
 env: $(READY)    ## only the environment

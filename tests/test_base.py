@@ -187,6 +187,14 @@ def test_the_shipped_base_is_small_and_its_card_names_what_it_knows():
 def test_the_shipped_base_leaves_room_to_learn():
     knows = load.card(SHIPPED)["knows"]
     assert 0.3 < knows["level1"]["pass@1"] < 0.7
-    assert knows["level1"]["pass@8"] > 0.85
+    assert knows["level1"]["pass@8"] > 0.9
     assert 0.03 < knows["level2"]["pass@1"] < 0.3
     assert knows["level3"]["pass@1"] < 0.08
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the shipped base knows level 1 at 0.639; it is to be trained again with more noise"
+)
+def test_the_shipped_base_gets_level_one_right_about_half_of_the_time():
+    knows = load.card(SHIPPED)["knows"]
+    assert 0.4 <= knows["level1"]["pass@1"] <= 0.6

@@ -1,9 +1,8 @@
 """The batch: n judged responses, and everything known about them by field name."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,8 +94,3 @@ def _widen(name: str, batch: Batch, width: int) -> Tensor:
     if not per_token(name, value, batch["mask"]):
         return value
     return torch.nn.functional.pad(value, (0, width - value.shape[1]))
-
-
-def as_mapping(batch: Batch, **others: Any) -> Mapping[str, Any]:
-    """The fields of a batch and whatever else a part may ask for."""
-    return {**batch.fields, **others}

@@ -179,7 +179,7 @@ def base(
     folder: Annotated[Path, typer.Argument(help="Where to write the model.")],
     seed: Annotated[int, typer.Option(help="Seeds the weights and the examples.")] = 0,
 ) -> None:
-    """Train the tiny base model from nothing: about five minutes on two cores."""
+    """Train the tiny base model from nothing, in at most eight minutes of training."""
     from whet.live import with_progress
     from whet.models.base import train_base
 

@@ -144,7 +144,7 @@ def fit(pair: tiny.Pair, how: Lessons, minutes_limit: float, progress: Progress)
 
 
 def _optimizers(model: Any, how: Lessons) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, AdamW for embeddings and norms: half the updates that AdamW alone takes to copy."""
+    """Muon for the matrices, AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
     made: list[torch.optim.Optimizer] = [

@@ -2,7 +2,7 @@
 
     M ← μ M + G            W ← W - lr · 0.2 √max(rows, columns) · orthogonal(G + μ M)
 
-Ours is in float32: torch.optim.Muon computes in bfloat16, which takes three times as long on a CPU without it.
+Ours is in float32: torch.optim.Muon computes in bfloat16, which is slow on a CPU without it.
 The factor 0.2 √max gives the update the size of AdamW's (Liu et al. 2025, 2502.16982, section 2.2).
 """
 

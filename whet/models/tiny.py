@@ -48,7 +48,7 @@ def llama(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: i
         num_attention_heads=heads,
         max_position_embeddings=tokenizer.model_max_length,
         tie_word_embeddings=True,
-        initializer_range=0.06,  # ours: at this width, copying is learned in half the updates that 0.02 takes
+        initializer_range=0.06,  # ours: not compared over seeds
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -59,7 +59,7 @@ def llama(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: i
 
 
 def tiny(seed: int = 0) -> Pair:
-    """The base model's shape: 0.8 million parameters. Ours: 4 layers learn this faster than 2 of the same cost."""
+    """The base model's shape: 0.8 million parameters. The shape is ours, not compared over seeds."""
     return llama(characters(), hidden=128, layers=4, heads=8, inner=344, seed=seed)
 
 
