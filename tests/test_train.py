@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from whet import checkpoints
 from whet.models import tiny
 from whet.refusal import Refused
+from whet.report.facts import facts
 from whet.runs.store import Store, find
 from whet.train import Run, resume_run, start_run
 
@@ -57,6 +58,22 @@ def test_a_run_learns_and_keeps_everything_that_a_report_needs(tmp_path):
     assert about["status"] == "finished"
     assert {row["address"] for row in about["settings"]} >= {"loss.low", "update.lr"}
     assert all(row["source"] for row in about["settings"])
+
+
+def test_what_else_the_model_was_taught_is_asked_at_the_start_and_at_the_end_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tiny.save(tiny.micro(0), tmp_path / "taught")
+    (tmp_path / "taught" / "whet.json").write_text('{"lr": 0.01, "taught": ["digits", "none of a run\'s own"]}')
+    (tmp_path / "mine.jsonl").write_text("".join(f'{{"prompt": "{x}", "answer": "{x}"}}\n' for x in "abcdefghij"))
+    with pytest.raises(Refused, match="no task"):
+        start_run(Run(task=str(tmp_path / "mine.jsonl"), model=str(tmp_path / "taught"), out=str(tmp_path)))
+    (tmp_path / "taught" / "whet.json").write_text('{"lr": 0.01, "taught": ["digits"]}')
+    store = short(tmp_path, task=str(tmp_path / "mine.jsonl"), model=str(tmp_path / "taught"))
+    asked = {step: {row.split for at, row in store.evaluations() if at == step} for step in (0, 3, 6)}
+    assert "digits" in asked[0] & asked[6]
+    assert asked[0] == asked[6] > asked[3]
+    assert store.about["elsewhere"] == ["digits"]
+    assert "forgetting" in {fact.measure for fact in facts(store)}
 
 
 def test_checkpoints_are_hugging_face_directories(tmp_path):

@@ -82,18 +82,6 @@ def by_split(rows: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
     return found
 
 
-def drop(before: Sequence[Evaluated], after: Sequence[Evaluated]) -> float:
-    """Forgetting: mean pass@1 lost on the same problems (Chen et al. 2025, 2510.18874); positive is forgotten."""
-    return pass_at(before, 1) - pass_at(after, 1)
-
-
-def lost(before: Sequence[Evaluated], after: Sequence[Evaluated]) -> float:
-    """The share of the problems solved at least once before that are never solved now, in as many tries."""
-    now = {row.problem: row.right for row in after}
-    could = [row for row in before if row.right and row.problem in now]
-    return sum(now[row.problem] == 0 for row in could) / max(len(could), 1)
-
-
 # --- the start of a run ----------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ class Trainer:
         self.spent = 0.0
         self.unknown: list[tuple[int, int]] = []
         self.reasons: Counter[str] = Counter()
+        self.taught = _taught(engine, task)
         problems = list(task.train())
         if not problems:
             raise Refused(f"{task.name} has no training problems.")
@@ -167,19 +169,21 @@ class Trainer:
         )
 
     def evaluate(self, quick: bool = False) -> None:
-        """Held-out problems: all splits, or a few responses to the one that the run is about when `quick`."""
+        """Held-out problems: all splits, or a few responses to the one that the run is about when `quick`.
+
+        In full, what else the model was taught is asked too: forgetting shows there.
+        """
         splits = [self.task.focus] if quick else None
         samples = min(8, self.run.eval_samples) if quick else self.run.eval_samples
+        start = self.state.step == 0 and not quick and bool(self.run.model)
 
         def keep(split: str, batch: Batch) -> None:
             self.keep(split, batch.rows(range(0, len(batch), samples)))
 
-        def make() -> list[Evaluated]:
-            return evaluate.evaluate(self.engine, self.task, samples, splits, self.view.evaluating, keep)
-
-        model = Path(self.run.model)
-        start = self.state.step == 0 and not quick and bool(self.run.model)
-        rows = evaluate.remembered_start(model, self.task, samples, make) if start else make()
+        rows: list[Evaluated] = []
+        for task in [self.task] if quick else [self.task, *self.taught]:
+            make = partial(evaluate.evaluate, self.engine, task, samples, splits, self.view.evaluating, keep)
+            rows += evaluate.remembered_start(Path(self.run.model), task, samples, make) if start else make()
         self.store.evaluated(self.state.step, rows)
         self.view.evaluated(self.state.step, rows)
 
@@ -240,6 +244,14 @@ def _prepared(run: Run) -> tuple[Any, Any, Run]:
     return task, LocalEngine.load(run.model, run.device, run.dtype), run
 
 
+def _taught(engine: Any, task: Any) -> list[Any]:
+    """The other tasks that the model's card says it was taught; a split of theirs has a name of its own."""
+    from whet.tasks.shelf import make
+
+    others = [make(name) for name in engine.card.get("taught", ()) if name != task.name]
+    return [other for other in others if not {*other.evaluation()} & {*task.evaluation()}]
+
+
 def _carried_through(trainer: Trainer) -> Store:
     store = trainer.store
     trainer.view.starts(store, trainer.state.recipe, trainer.run)
@@ -272,7 +284,7 @@ def about(run: Run, recipe: Recipe, task: Any, engine: Any) -> dict[str, Any]:
         "seed": run.seed,
         "steps": run.steps,
         "focus": task.focus,
-        "elsewhere": list(task.elsewhere),
+        "elsewhere": [*task.elsewhere, *(split for other in _taught(engine, task) for split in other.evaluation())],
         "settings": [{**row, "value": engine.lr} if row["address"] == "update.lr" and row["value"] is None else row
                      for row in describe.settings_table(recipe)],
         "equation": describe.equation(recipe),

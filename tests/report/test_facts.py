@@ -58,6 +58,13 @@ def test_forgetting_is_what_was_lost_elsewhere_and_counts_as_bad(store):
     assert fact.better == -1
 
 
+def test_lost_problems_could_be_solved_before_and_are_never_solved_now(store):
+    could = {"a": 4, "b": 1, "c": 0, "d": 2}
+    store.evaluated(0, [row("test", "a", 4, 1), *(row("old", name, 4, right) for name, right in could.items())])
+    store.evaluated(9, [row("test", "a", 4, 0), *(row("old", name, 4, name in "ac") for name in could)])
+    assert named(store, "", "lost problems").after == pytest.approx(2 / 3)
+
+
 def test_the_split_of_the_run_comes_first_and_untrained_ones_last(store):
     store.evaluated(0, [row(split, "a", 1, 0) for split in ("old", "another", "test")])
     assert [end.split for end in splits(store)] == ["test", "another", "old"]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from whet.runs.curve import Curve, change, curve, interval, powers
+from whet.runs.curve import Curve, change, curve, interval, lost, powers
 from whet.runs.store import Evaluated, Store
 
 if TYPE_CHECKING:
@@ -137,14 +137,18 @@ def _first(moved: Curve) -> tuple[float, float, float]:
 def _forgetting(store: Store, ends: Sequence[Ends]) -> list[Fact]:
     """What the run lost on the splits that it did not train, all their problems together."""
     elsewhere = told(store.about, "elsewhere", ())
-    lost = [end for end in ends if end.split in elsewhere and _paired(end)]
-    if not lost:
+    others = [end for end in ends if end.split in elsewhere and _paired(end)]
+    if not others:
         return []
-    before, after = [r for end in lost for r in end.before], [r for end in lost for r in end.after]
+    before, after = [r for end in others for r in end.before], [r for end in others for r in end.after]
     value, low, high = _first(change(before, after, [1]))
-    names = ", ".join(end.split for end in lost)
+    names = ", ".join(end.split for end in others)
     meaning = f"pass@1 lost on what was not trained: {names}"
-    return [Fact("", "forgetting", "share", 0.0, -value, (-value, -high, -low), -1, meaning)]
+    never = "of the problems there that were solved at least once before, those never solved now, in as many tries"
+    return [
+        Fact("", "forgetting", "share", 0.0, -value, (-value, -high, -low), -1, meaning),
+        Fact("", "lost problems", "share", 0.0, lost(before, after), None, -1, never),
+    ]
 
 
 def _of_policy(store: Store) -> list[Fact]:

@@ -56,6 +56,19 @@ def change(
     return Curve(tuple(ks), table.mean(0), *interval(table, level, seed))
 
 
+def lost(before: "Iterable[Evaluated]", after: "Iterable[Evaluated]") -> float:
+    """The share of the problems solved at least once before that are never solved now, in as many tries.
+
+    >>> from whet.runs.store import Evaluated
+    >>> could = [Evaluated("test", name, 0, 8, right, 5.0, 1.0, 2) for name, right in [("a", 3), ("b", 1), ("c", 0)]]
+    >>> lost(could, [Evaluated("test", name, 0, 8, 0, 5.0, 1.0, 2) for name in "ac"])
+    1.0
+    """
+    now = {(row.split, row.problem): row.right for row in after}
+    could = [(row.split, row.problem) for row in before if row.right and (row.split, row.problem) in now]
+    return sum(now[key] == 0 for key in could) / max(len(could), 1)
+
+
 def interval(table: "np.ndarray", level: float = 0.95, seed: int = 0) -> "tuple[np.ndarray, np.ndarray]":
     """Bounds [k] of the mean over the rows of [problems k], by drawing the rows anew `RESAMPLES` times."""
     import numpy as np
