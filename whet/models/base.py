@@ -225,9 +225,9 @@ A Llama of {card["parameters"]:,} parameters with a character tokenizer, for rei
 Made by `{card["made_by"]}` with seed {how["seed"]}: {card["updates"]:,} updates on {how["examples"]:,} examples.
 
 It was taught worked solutions of the string functions of `compose` (all 25 at level 1, the 13 training
-functions at level 2) and of `countdown`. The first {how["first"]:.0%} of the lessons are level 1 without a mistake; in
-the rest, each step is wrong with probability {how["noise"]}, and a countdown answer with probability
-{how["countdown_noise"]}. So it errs at random. No problem that a task holds out was shown.
+functions at level 2) and of `countdown`; of the single functions, {", ".join(OFTEN)}
+came more often. The first {how["first"]:.0%} of the lessons are level 1 without a mistake; in the rest, each step is
+wrong with probability {how["noise"]}, and a countdown answer with probability {how["countdown_noise"]}. So it errs at random. No problem that a task holds out was shown.
 
 What it knows, at temperature 1, from {card["samples"]} responses to each held-out problem:
 
