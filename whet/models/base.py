@@ -217,7 +217,7 @@ def train_base(
 
 def readme(card: dict[str, Any]) -> str:
     """The model card, written from what was measured."""
-    how = card["lessons"]
+    how, often = card["lessons"], ", ".join(OFTEN)
     rows = "\n".join(f"| {split} | {k['pass@1']:.3f} | {k['pass@8']:.3f} |" for split, k in card["knows"].items())
     return f"""# The tiny base of whet
 
@@ -225,9 +225,10 @@ A Llama of {card["parameters"]:,} parameters with a character tokenizer, for rei
 Made by `{card["made_by"]}` with seed {how["seed"]}: {card["updates"]:,} updates on {how["examples"]:,} examples.
 
 It was taught worked solutions of the string functions of `compose` (all 25 at level 1, the 13 training
-functions at level 2) and of `countdown`; of the single functions, {", ".join(OFTEN)}
-came more often. The first {how["first"]:.0%} of the lessons are level 1 without a mistake; in the rest, each step is
-wrong with probability {how["noise"]}, and a countdown answer with probability {how["countdown_noise"]}. So it errs at random. No problem that a task holds out was shown.
+functions at level 2) and of `countdown`; of the single functions, {often}
+came more often. The first {how["first"]:.0%} of the lessons are level 1 without a mistake; in the rest, each step
+is wrong with probability {how["noise"]}, and a countdown answer with probability {how["countdown_noise"]}.
+So it errs at random. No problem that a task holds out was shown.
 
 What it knows, at temperature 1, from {card["samples"]} responses to each held-out problem:
 
