@@ -1,13 +1,13 @@
 """Sampling and judging together: what a `sample` part calls."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from whet.batch import Batch
+from whet.batch import Batch, join
 from whet.recipe import Refused
 from whet.tasks import Problem, Verdict
 
@@ -36,15 +36,34 @@ class Draw:
         temperature: float = 1.0,
         greedy: bool = False,
         top_p: float = 1.0,
+        reference: bool = False,
     ) -> Batch:
-        """`responses` to each problem: a number, or one number for each problem."""
-        seed = int(torch.randint(2**62, (), generator=self.rng))
+        """`responses` to each problem: a number, or one number for each; by the starting model if `reference`."""
         counts = [responses] * len(problems) if isinstance(responses, int) else list(responses)
-        sampled = self.engine.sample(
+        more = {"reference": True} if reference else {}
+        return self.judge(self.engine.sample(
             problems, counts, temperature=temperature, top_p=top_p, greedy=greedy,
-            max_tokens=self.task.max_tokens, seed=seed,
-        )  # fmt: skip
-        return judged(sampled, self.task.judge(sampled.problems, sampled.texts))
+            max_tokens=self.task.max_tokens, seed=self._seed(), **more,
+        ))  # fmt: skip
+
+    def begin(self, problems: Sequence[Problem], responses: int, temperature: float, tokens: int) -> Batch:
+        """The first `tokens` of so many responses to each problem, not judged yet."""
+        return self.engine.sample(
+            problems, [responses] * len(problems), temperature=temperature, max_tokens=tokens, seed=self._seed()
+        )
+
+    def resume(self, batch: Batch, tokens: int) -> Batch:
+        """The unfinished responses of a batch at most `tokens` longer, within the task's bound, by today's policy."""
+        room = (self.task.max_tokens - batch["length"]).clamp(max=tokens) * ~batch["finished"]
+        parts = [(int(n), batch.where(room == n)) for n in room.unique()]
+        return join([self.engine.resume(part, max_tokens=n, seed=self._seed()) if n else part for n, part in parts])
+
+    def judge(self, batch: Batch) -> Batch:
+        """The batch with its verdicts."""
+        return judged(batch, self.task.judge(batch.problems, batch.texts))
+
+    def _seed(self) -> int:
+        return int(torch.randint(2**62, (), generator=self.rng))
 
     def demonstrations(self, problems: Sequence[Problem]) -> Batch:
         """One worked solution of each problem, as a batch whose `demonstration` is True. Nobody sampled them."""
@@ -58,7 +77,7 @@ class Draw:
 def judged(batch: Batch, verdicts: Sequence[Verdict]) -> Batch:
     """The batch with scores; responses of unknown worth leave it, counted by reason.
 
-    Nothing is carried over and nothing is a demonstration until a `sample` part says so.
+    Nothing is a demonstration until a `sample` part says so, and nothing is older than the engine says.
     """
     known = torch.tensor([verdict.score is not None for verdict in verdicts], dtype=torch.bool)
     unknown = Counter(verdict.reason for verdict in verdicts if verdict.score is None)
@@ -66,7 +85,7 @@ def judged(batch: Batch, verdicts: Sequence[Verdict]) -> Batch:
         score=torch.tensor([float(verdict.score or 0.0) for verdict in verdicts]),
         correct=torch.tensor([verdict.correct for verdict in verdicts], dtype=torch.bool),
         demonstration=torch.zeros(len(verdicts), dtype=torch.bool),
-        age=torch.zeros(batch["mask"].shape),
+        age=batch.fields.get("age", torch.zeros(batch["mask"].shape)),
     )
     return replace(batch if bool(known.all()) else batch.where(known), unknown=unknown, drawn=len(verdicts))
 
@@ -81,3 +100,52 @@ def with_greedy_score(batch: Batch, draw: Draw) -> Batch:
     scores = {problem.id: float(score) for problem, score in zip(greedy.problems, greedy["score"], strict=True)}
     batch = batch.where(torch.tensor([problem.id in scores for problem in batch.problems], dtype=torch.bool))
     return batch.having(greedy_score=torch.tensor([scores[problem.id] for problem in batch.problems]))
+
+
+def with_ref_score(batch: Batch, draw: Draw) -> Batch:
+    """The batch with the score of one response of the starting model for each of its own, equally hot.
+
+    Where that response could not be judged, the one beside it leaves the batch.
+    """
+    keys = list(zip((problem.id for problem in batch.problems), batch["temperature"].tolist(), strict=True))
+    scores = defaultdict(list)
+    for temperature in sorted(set(batch["temperature"].tolist())):
+        mine = [problem for problem, (_, hot) in zip(batch.problems, keys, strict=True) if hot == temperature]
+        other = draw(mine, 1, temperature, reference=True)
+        for problem, score in zip(other.problems, other["score"].tolist(), strict=True):
+            scores[problem.id, temperature].append(score)
+    found = [scores[key].pop() if scores[key] else None for key in keys]
+    batch = batch.where(torch.tensor([score is not None for score in found]))
+    return batch.having(ref_score=torch.tensor([score for score in found if score is not None]))
+
+
+def with_labels(batch: Batch, draw: Draw) -> Batch:
+    """The batch with what the task says of the statements in each text, on the tokens that they are made of."""
+    if not hasattr(draw.task, "label"):
+        raise Refused(
+            f"{draw.task.name} does not say which statements of a response are right, which this recipe learns from: "
+            "take a task that does (digits, countdown), or a recipe without labels."
+        )
+    label = torch.zeros(batch["mask"].shape)
+    statements = draw.task.label(batch.problems, batch.texts)
+    for row, (mine, ends) in enumerate(zip(statements, draw.engine.ends(batch), strict=True)):
+        for column, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            for first, last, value in mine:
+                if begin < last and end > first:
+                    label[row, column] = value
+    return batch.having(label=label)
+
+
+ASKED: dict[str, Callable[[Batch, Draw], Batch]] = {
+    "greedy_score": with_greedy_score,
+    "ref_score": with_ref_score,
+    "label": with_labels,
+}
+
+
+def with_what_is_asked(batch: Batch, draw: Draw, names: Container[str]) -> Batch:
+    """The batch with the fields that cost another draw or another look, where a part asks for them."""
+    for name, make in ASKED.items():
+        if name in names:
+            batch = make(batch, draw)
+    return batch

@@ -15,6 +15,7 @@ PerResponse = Float[Tensor, "n"]
 PerToken = Float[Tensor, "n t"]
 PerPart = Float[Tensor, "n k"]
 Mask = Bool[Tensor, "n t"]
+Selected = Mask | PerToken
 Flag = Bool[Tensor, "n"]
 Group = Int[Tensor, "n"]
 Count = Int[Tensor, "n"]
@@ -56,6 +57,8 @@ FIELDS: dict[str, Field] = {
         texts=("n", "text", "the responses as the judge saw them"),
         problems=("n", "-", "the problem of each row; for `sample` parts, the problems chosen for this step"),
         greedy_score=("n", "reward", "the score of the most likely response to the same problem"),
+        ref_score=("n", "reward", "the score of a response of the model the run started from, to the same problem"),
+        label=("n t", "-1, 0, 1", "what the task says of the statement a token is in: wrong, nothing, right"),
     ),
     **_entries(
         "driver",
@@ -94,6 +97,13 @@ FIELDS: dict[str, Field] = {
             "1",
             "last hidden state of that policy, mean over the last 10 response tokens",
         ),
+        old_collision=("n t", "1", "probability that two draws of the next token by that policy are the same: Σ π²"),
+        group_divergence=(
+            "n t",
+            "nats",
+            "mean KL from the next-token distributions of a problem's responses, at one position, to their mean",
+        ),
+        group_log_divergence=("n t", "1", "the same as Σ e^D - D - 1, D = mean log π - log π, ended responses uniform"),
         value=("n t", "reward", "the critic's forecast before the update"),
     ),
     **_entries(
@@ -105,7 +115,11 @@ FIELDS: dict[str, Field] = {
             "nats",
             "logp of the same response after a prompt whose tokens are partly masked; gradient",
         ),
-        selected=("n t", "bool", "what `select` chose on the whole mini-batch, by the policy as it is now"),
+        selected=(
+            "n t",
+            "bool or 1",
+            "which tokens, or how much of each, `select` chose on the whole mini-batch by the policy as it is now",
+        ),
         new_value=("n t", "reward", "the critic's forecast; carries gradient"),
     ),
 }

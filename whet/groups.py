@@ -1,19 +1,20 @@
 """Reductions over the responses of a problem and over the tokens of a response: mathematics without a source."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from whet.fields import Count, Group, Mask, PerResponse, PerToken
 
 
-def total(x: PerResponse, group: Group) -> PerResponse:
-    """Sum over the responses of the same problem, given back to each of them.
+def total(x: Float[Tensor, "n *t"], group: Group) -> Float[Tensor, "n *t"]:
+    """Sum over the responses of the same problem, given back to each of them; position by position for [n t].
 
     >>> total(tensor([1., 2., 5.]), tensor([0, 0, 1]))
     tensor([3., 3., 5.])
     """
     room = int(group.max()) + 1 if group.numel() else 0
-    return x.new_zeros(room).index_add(0, group, x)[group]
+    return x.new_zeros(room, *x.shape[1:]).index_add(0, group, x)[group]
 
 
 def size(group: Group) -> PerResponse:

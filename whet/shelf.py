@@ -150,12 +150,20 @@ NEEDS = {
     "demonstration": "worked solutions",
     "entropy": "entropy",
     "greedy_score": "a greedy response",
+    "ref_score": "a reference response",
+    "label": "labels from the task",
+    "old_collision": "old forward pass",
+    "group_divergence": "whole next-token distributions",
+    "group_log_divergence": "whole next-token distributions",
 }
+
+
+ASKED = ("entropy", "greedy_score", "ref_score", "label", "blind_logp", "demonstration")
 
 
 def needed(recipe: "Recipe", scored: list[str]) -> list[str]:
     """What somebody must provide for a recipe, in words."""
     from whet.recipe import needs
 
-    asked = [name for name in needs(recipe) if name in ("entropy", "greedy_score", "blind_logp", "demonstration")]
+    asked = [name for name in needs(recipe) if name in ASKED]
     return list(dict.fromkeys(NEEDS[name] for name in [*scored, *asked]))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from whet import groups, metrics
 from whet.batch import Batch
-from whet.draw import Draw, generator, with_greedy_score
+from whet.draw import Draw, generator, with_what_is_asked
 from whet.fields import per_token
 from whet.recipe import Recipe, call, data_of, needs, scored, with_settings
 
@@ -42,8 +42,7 @@ def step(engine: Any, task: Any, pool: Any, state: State, seed: int, progress: f
     draw = Draw(engine, task, rng)
     batch = call(recipe.sample, {**run, "problems": problems, "draw": draw}, memories)
     if len(batch):
-        if "greedy_score" in needs(recipe):
-            batch = with_greedy_score(batch, draw)
+        batch = with_what_is_asked(batch, draw, needs(recipe))
         batch = batch.having(**engine.score(batch, scored(recipe)))
         batch = weigh(recipe, batch, run, memories)
         learner = engine.learner(objective(recipe), wanted(recipe), selector(recipe, run))
@@ -95,10 +94,10 @@ def objective(recipe: Recipe) -> Callable[[Mapping[str, Tensor]], Tensor]:
 
 
 def selector(recipe: Recipe, run: Mapping[str, Any]) -> Callable[[Mapping[str, Tensor]], Tensor] | None:
-    """What chooses tokens on a whole mini-batch, by the policy as it is now; None where nobody asks for it."""
+    """What chooses or weighs tokens on a whole mini-batch, by the policy as it is now; None where nobody asks."""
     if "selected" not in wanted(recipe):
         return None
-    return lambda fields: call(recipe.select, {**run, **fields}) & fields["mask"]
+    return lambda fields: groups.spread(call(recipe.select, {**run, **fields}), fields["mask"])
 
 
 def wanted(recipe: Recipe) -> frozenset[str]:

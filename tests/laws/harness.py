@@ -49,7 +49,8 @@ def case(seed: int = 0, sizes=(4, 3, 4, 1), width: int = 7, on_policy: bool = Fa
     per_token = {
         "sampled_logp": old + (0 if on_policy else tokens(-1.5, 1.5)), "sampled_entropy": tokens(0.05, 2.0),
         "old_logp": old, "old_entropy": tokens(0.05, 2.0), "ref_logp": tokens(-2.5, -0.1), "value": tokens(0, 1),
-        "old_certainty": tokens(0.5, 5.0),
+        "old_certainty": tokens(0.5, 5.0), "old_collision": tokens(0.1, 0.9),
+        "group_divergence": tokens(0, 1)[:1].repeat(n, 1) * (1 + group[:, None]), "label": tokens(-1.5, 1.5).round(),
     }  # fmt: skip
     problems = [Problem(id=f"p{g}", prompt=f"{g}=", answer="x", level=g % 3) for g in group.tolist()]
     batch = Batch(
@@ -58,6 +59,7 @@ def case(seed: int = 0, sizes=(4, 3, 4, 1), width: int = 7, on_policy: bool = Fa
             "group": group, "tokens": torch.randint(0, 9, (n, width), generator=rng), "mask": mask, "length": length,
             "finished": length < width, "temperature": torch.ones(n), "correct": correct,
             "score": correct + 0.3 * torch.rand(n, generator=rng),
+            "ref_score": (torch.rand(n, generator=rng) < 0.5).float(),
             "greedy_score": (torch.rand(len(sizes), generator=rng) < 0.5).float()[group],
             "age": torch.zeros(n, width), "demonstration": torch.zeros(n, dtype=torch.bool),
             "prompt_state": torch.rand(n, 6, generator=rng), "response_state": torch.rand(n, 6, generator=rng),

@@ -347,6 +347,14 @@ def test_vapo_takes_a_lambda_for_each_response_and_teaches_the_critic_whole_retu
     assert settings_of(critic)["lam"] == 1.0
 
 
+def test_vapo_averages_the_likelihood_of_right_answers_over_theirs():
+    mask, logp = up_to([2, 3, 4]), -torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    correct = tensor([True, False, True])
+    selected = vapo.share_of_right(correct, mask)
+    found = (plain.over_tokens(mask) * vapo.likelihood_of_right(logp, selected, mu=0.1)).sum()
+    close(found, float(-0.1 * logp[mask & correct[:, None]].mean()))
+
+
 # --- weights of tokens -----------------------------------------------------------------------------------
 
 

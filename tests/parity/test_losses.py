@@ -393,17 +393,29 @@ def test_apo():
     close(apo_dads.longer_than_right(advantage, none_right, length, group), advantage.tolist())
 
 
-def test_dads_in_the_advantage_is_the_weighted_penalty_on_policy():
-    beta, group = 0.3, tensor([0, 0, 0])
-    correct = tensor([True, False, False])
-    given = fields(logp=F1["old_logp"].clone().requires_grad_(), correct=correct, group=group)
+def test_dads_gates_the_kl_of_what_a_hard_group_gets_right():
+    group, correct = tensor([0, 0, 0]), tensor([True, False, False])
+    given = fields(logp=F1["old_logp"].clone(), correct=correct, group=group)
     gate = apo_dads.difficulty_gate(tensor([2 / 3]))
     weight = torch.where(given["advantage"] > 0, gate, 1.0)
-    penalised = call(ppo.clip, given) + weight * call(partial(kl_estimators.k3, beta=beta), given)
-    expected = torch.autograd.grad((grpo.over_responses(MASK) * penalised).sum(), given["logp"])[0]
-    moved = call(partial(apo_dads.asymmetric_kl, beta=beta), given)
-    loss = call(ppo.clip, {**given, "advantage": moved})
-    close(torch.autograd.grad((grpo.over_responses(MASK) * loss).sum(), given["logp"])[0], expected.tolist())
+    given["selected"] = call(apo_dads.gate_of_group, given)
+    found = call(partial(apo_dads.gated_kl, beta=0.3), given)
+    close(found, (weight * call(partial(kl_estimators.k3, beta=0.3), given)).tolist())
+
+
+def test_disco_presses_with_the_derivative_of_its_squared_hinge():
+    rng = torch.Generator().manual_seed(0)
+    group, mask = tensor([0, 0, 1, 1]), torch.arange(5) < tensor([5, 2, 3, 4])[:, None]
+    old = -torch.rand(4, 5, generator=rng) - 0.5
+    for shift, pressed in ((-0.1, True), (0.1, False)):
+        logp = (old + shift).requires_grad_()
+        kl = groups.batch_mean(old - logp, mask)
+        hinge = 1e3 * (kl - 1e-4).clamp(min=0) ** 2
+        expected = torch.autograd.grad(hinge, logp)[0]
+        selected = disco.pressure(logp.detach(), old, group, mask)
+        ours = (disco.over_problems(mask, group) * disco.constraint(logp, old, selected)).sum()
+        close(torch.autograd.grad(ours, logp)[0], expected.tolist())
+        assert bool((expected != 0).any()) == pressed
 
 
 def test_ppo_br_range():

@@ -25,15 +25,41 @@ class Learner(Protocol):
         """One optimiser step with the gradient that was set; returns `grad_norm`."""
         ...
 
+    def critic_alone(self) -> "Learner":
+        """The same learner with steps that move the critic and leave the policy where it is."""
+        ...
+
+    def through_sampling(
+        self, batch: Batch, soften: Callable[[Tensor, Tensor], Tensor], cost: Callable[[Tensor, Tensor], Tensor],
+        seed: int,
+    ) -> None:  # fmt: skip
+        """Add the gradient, by way of soft responses to the batch's prompts, of their cost less the critic's forecast.
+
+        `soften` makes of logits and uniform numbers [b v] a soft token; `cost` takes the logits of the policy and of
+        the starting model [b t v], and gives a price for each soft token [b t].
+        """
+        ...
+
 
 class Engine(Protocol):
     """A model with a sampler and a learner."""
 
     def sample(
         self, problems: Sequence[Problem], responses: Sequence[int], *, temperature: float = 1.0,
-        top_p: float = 1.0, greedy: bool = False, max_tokens: int, seed: int,
+        top_p: float = 1.0, greedy: bool = False, max_tokens: int, seed: int, reference: bool = False,
     ) -> Batch:  # fmt: skip
-        """`responses[i]` responses to `problems[i]`, rows in that order, with all fields made by the sampler."""
+        """`responses[i]` responses to `problems[i]`, rows in that order, with all fields made by the sampler.
+
+        With `reference`, by the model as it was at the start of the run.
+        """
+        ...
+
+    def resume(self, batch: Batch, *, max_tokens: int, seed: int) -> Batch:
+        """Its unfinished responses, each at most `max_tokens` longer, by the policy as it is now."""
+        ...
+
+    def ends(self, batch: Batch) -> list[list[int]]:
+        """For each token of each response, where in the response's text it ends, in characters."""
         ...
 
     def score(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
@@ -46,7 +72,7 @@ class Engine(Protocol):
     ) -> Learner:  # fmt: skip
         """The policy, ready to descend an objective that asks the forward pass for the `wanted` fields.
 
-        A `selector` sees a whole mini-batch with the detached `logp` of now, and gives the field `selected`.
+        A `selector` sees a whole mini-batch with the detached `logp` of now, and gives the field `selected` [n t].
         """
         ...
 

@@ -86,12 +86,12 @@ def _lay_out(batch: Batch, piece: list[int], lengths: list[int], device: Any) ->
 
 
 def policy(model: Any, rows: Rows, *also: str) -> dict[str, Float[Tensor, "b t"]]:
-    """`logp` of each token that counts, and if asked for `entropy` and `certainty`; float32, 0 where nothing counts.
+    """`logp` of each token that counts, and if asked for the others below; float32, 0 where nothing counts.
 
     Certainty is the log-sum-exp of the logits minus their mean: KL from uniform to the policy, plus log vocabulary.
+    Collision is Σ π², the probability that two draws are the same token.
     """
-    with only(model, rows.where):
-        logits = model(input_ids=rows.ids, use_cache=False).logits[0].float() / rows.temperature[:, None]
+    logits = next_token(model, rows)
     # x - logsumexp keeps one copy of the logits for the gradient where log_softmax would keep two.
     total = logits.logsumexp(-1)
     found = {"logp": rows.spread(logits.gather(-1, rows.targets[:, None])[:, 0] - total)}
@@ -99,7 +99,16 @@ def policy(model: Any, rows: Rows, *also: str) -> dict[str, Float[Tensor, "b t"]
         found["entropy"] = rows.spread(total - (logits.softmax(-1) * logits).sum(-1))
     if "certainty" in also:
         found["certainty"] = rows.spread(total - logits.mean(-1))
+    if "collision" in also:
+        found["collision"] = rows.spread(((2 * logits).logsumexp(-1) - 2 * total).exp())
     return found
+
+
+def next_token(model: Any, rows: Rows) -> Float[Tensor, "k v"]:
+    """The logits over temperature that predict each token that counts, row after row."""
+    with only(model, rows.where):
+        logits: Tensor = model(input_ids=rows.ids, use_cache=False).logits[0]
+    return logits.float() / rows.temperature[:, None]
 
 
 def states(model: Any, rows: Rows, last: int = 10) -> dict[str, Float[Tensor, "b d"]]:

@@ -1,13 +1,14 @@
 """Descending an objective on a Hugging Face model: gradient by micro-batches, then one optimiser step."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from whet.batch import Batch
-from whet.engines import forward
+from whet.engines import forward, relaxed
 from whet.engines.forward import Rows
 from whet.fields import FIELDS
 from whet.refusal import Refused
@@ -34,6 +35,7 @@ class LocalLearner:
         selector: Objective | None = None,
     ) -> None:
         self.engine, self.objective, self.wanted, self.selector = engine, objective, wanted, selector
+        self.still = False
         self.seen: dict[str, Tensor] = {}
         self.met: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -63,7 +65,20 @@ class LocalLearner:
 
     def step(self, lr: float | None = None, clip_norm: float = 1.0) -> dict[str, float]:
         """One AdamW step with the gradient that was set, at the engine's own learning rate when `lr` is None."""
+        if self.still:
+            for x in self.engine.model.parameters():
+                x.grad = None
         return self.engine.step(lr, clip_norm)
+
+    def critic_alone(self) -> "LocalLearner":
+        """The same learner with steps that move the critic and leave the policy where it is."""
+        alone = copy(self)
+        alone.still = True
+        return alone
+
+    def through_sampling(self, batch: Batch, soften: relaxed.Soften, cost: relaxed.Cost, seed: int) -> None:
+        """Add the gradient that runs through soft responses to the batch's prompts; see `relaxed.add_gradient`."""
+        relaxed.add_gradient(self.engine, batch, soften, cost, seed)
 
     def weights(self) -> list[Tensor]:
         """Copies of the policy's weights, in a fixed order."""

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
-from whet.engines import forward, sampler
+from whet.engines import across, forward, sampler, text
 from whet.engines.learner import LocalLearner, Objective, finite, put
 from whet.models import load
 from whet.refusal import Refused
 from whet.tasks import Problem
 
-POLICY = ("old_logp", "old_entropy", "old_certainty")
+POLICY = ("old_logp", "old_entropy", "old_certainty", "old_collision")
+ACROSS = ("group_divergence", "group_log_divergence")
 STATES = ("prompt_state", "response_state")
 REFERENCE, CRITIC = "ref_logp", "value"
 MAX_ROWS = 512  # responses drawn at once; bounds the memory of the cache
@@ -91,7 +92,7 @@ class LocalEngine:
 
     def sample(
         self, problems: Sequence[Problem], responses: Sequence[int], *, temperature: float = 1.0,
-        top_p: float = 1.0, greedy: bool = False, max_tokens: int, seed: int,
+        top_p: float = 1.0, greedy: bool = False, max_tokens: int, seed: int, reference: bool = False,
     ) -> Batch:  # fmt: skip
         """`responses[i]` responses to `problems[i]`, rows in that order, with all fields made by the sampler."""
         if not (temperature > 0 and 0 < top_p <= 1 and max_tokens > 0):
@@ -105,19 +106,36 @@ class LocalEngine:
         # Row by row from one stream: row i has the same numbers whichever rows are computed beside it.
         uniform = torch.rand(len(rows), max_tokens, generator=torch.Generator().manual_seed(seed))
         how = sampler.Drawing(1.0 if greedy else temperature, top_p, greedy, max_tokens, self.stop, self.stop[0])
+        drawn = self._drawn(self.reference if reference else self.model, prompts, uniform, how)
+        return self._batch([problems[i] for i in rows], prompts, drawn, how.temperature)
+
+    def _drawn(self, model: Any, prompts: list[tuple[int, ...]], uniform: Tensor, how: sampler.Drawing) -> Any:
         with self.precision():
-            drawn = sampler.draw(self.model, prompts, uniform, how, self.max_rows, self.token_budget)
+            drawn = sampler.draw(model, prompts, uniform, how, self.max_rows, self.token_budget)
         if not torch.isfinite(drawn.logp).all():
             raise Refused(
                 "the model's probabilities are not finite: go back to an earlier checkpoint or another model."
             )
-        return self._batch([problems[i] for i in rows], prompts, drawn, how.temperature)
+        return drawn
+
+    def resume(self, batch: Batch, *, max_tokens: int, seed: int) -> Batch:
+        """Its unfinished responses, each at most `max_tokens` longer, by the policy as it is now."""
+        uniform = torch.rand(len(batch), max_tokens, generator=torch.Generator().manual_seed(seed))
+        for temperature in batch["temperature"].unique().tolist():
+            rows = ((batch["temperature"] == temperature) & ~batch["finished"]).nonzero()[:, 0]
+            how = sampler.Drawing(temperature, 1.0, False, max_tokens, self.stop, self.stop[0])
+            so_far = [batch["tokens"][i, : batch["length"][i]].tolist() for i in rows.tolist()]
+            before = [(*batch.prompts[i], *mine) for i, mine in zip(rows.tolist(), so_far, strict=True)]
+            for i, ids in zip(rows.tolist(), before, strict=True):
+                self._fits(batch.problems[i], len(ids), max_tokens)
+            if before:
+                batch = sampler.lengthened(batch, rows, self._drawn(self.model, before, uniform[rows], how))
+        return replace(batch, texts=self._texts(batch["tokens"], batch["length"]))
 
     def _batch(self, problems: list[Problem], prompts: list[tuple[int, ...]], drawn: Any, temperature: float) -> Batch:
         """The responses as a batch, as wide as the longest of them."""
         t = int(drawn.length.max()) if len(problems) else 0
         mask = torch.arange(t) < drawn.length[:, None]
-        words = [row[:n] for row, n in zip(drawn.tokens.tolist(), drawn.length.tolist(), strict=True)]
         fields = {
             "group": groups.index_of([problem.id for problem in problems]),
             "tokens": drawn.tokens[:, :t].contiguous(),
@@ -130,8 +148,15 @@ class LocalEngine:
             "age": torch.zeros(mask.shape),
             "demonstration": torch.zeros(len(problems), dtype=torch.bool),
         }
-        texts = self.tokenizer.batch_decode(words, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Batch(tuple(problems), tuple(prompts), tuple(texts), fields, drawn=len(problems))
+        texts = self._texts(drawn.tokens, drawn.length)
+        return Batch(tuple(problems), tuple(prompts), texts, fields, drawn=len(problems))
+
+    def _texts(self, tokens: Tensor, length: Tensor) -> tuple[str, ...]:
+        return tuple(text.decoded(self.tokenizer, text.words(tokens, length)))
+
+    def ends(self, batch: Batch) -> list[list[int]]:
+        """For each token of each response, where in the response's text it ends, in characters."""
+        return [text.ends(self.tokenizer, row) for row in text.words(batch["tokens"], batch["length"])]
 
     def written(self, problems: Sequence[Problem], texts: Sequence[str]) -> Batch:
         """Texts in place of responses, one to each problem, with the end token behind them.
@@ -149,15 +174,18 @@ class LocalEngine:
     def _prompt(self, problem: Problem, max_tokens: int) -> tuple[int, ...]:
         """The problem's prompt in token ids, if it and a response fit into what the model can see."""
         ids = self.format(problem.prompt)
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if not ids:
             raise Refused(f"the prompt of problem {problem.id} has no tokens: a response needs something to follow.")
-        if context and len(ids) + max_tokens > context:
+        self._fits(problem, len(ids), max_tokens)
+        return ids
+
+    def _fits(self, problem: Problem, before: int, max_tokens: int) -> None:
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if context and before + max_tokens > context:
             raise Refused(
-                f"the prompt of problem {problem.id} has {len(ids)} tokens, and with responses of up to {max_tokens} "
+                f"the prompt of problem {problem.id} has {before} tokens, and with responses of up to {max_tokens} "
                 f"that is more than the {context} tokens the model can see: shorten the prompt or lower max_tokens."
             )
-        return ids
 
     @cached_property
     def stop(self) -> tuple[int, ...]:
@@ -169,21 +197,27 @@ class LocalEngine:
 
     def pieces(self, batch: Batch) -> list[list[str]]:
         """The text of each response token by itself, row by row, for showing them."""
-        rows = [row[:n] for row, n in zip(batch["tokens"].tolist(), batch["length"].tolist(), strict=True)]
+        rows = text.words(batch["tokens"], batch["length"])
         ids = sorted({i for row in rows for i in row})
         if not ids:
             return [[] for _ in rows]
-        text = dict(zip(ids, self.tokenizer.batch_decode([[i] for i in ids]), strict=True))
-        return [[text[i] for i in row] for row in rows]
+        alone = dict(zip(ids, self.tokenizer.batch_decode([[i] for i in ids]), strict=True))
+        return [[alone[i] for i in row] for row in rows]
 
     # --- scoring -----------------------------------------------------------------------------------------
 
     def score(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
         """Any field made by the scorer; [n t] ones are 0 where the mask is False, states are [n d]."""
-        unknown = [name for name in names if name not in (*POLICY, *STATES, REFERENCE, CRITIC)]
+        unknown = [name for name in names if name not in (*POLICY, *ACROSS, *STATES, REFERENCE, CRITIC)]
         if unknown:
             raise Refused(f"a local engine cannot score {unknown[0]!r}: it has no model for that.")
         found = {name: torch.zeros(batch["mask"].shape) for name in names if name not in STATES}
+        for name in ACROSS:
+            if name in names:
+                with torch.no_grad(), self.precision():
+                    logs = name == "group_log_divergence"
+                    found[name] = across.divergence(self.model, batch, self.token_budget, self.device, logs)
+        names = [name for name in names if name not in ACROSS]
         if not names:
             return found
         for rows in forward.micro_batches(batch, self.token_budget, self.device):

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from whet.batch import Batch
 from whet.engines.cache import roomy
 from whet.engines.forward import cut
 
@@ -137,6 +138,26 @@ def _forward(model: Any, ids: Tensor, mask: Tensor, position: Tensor, cache: Any
 def _takes(kind: Any) -> frozenset[str]:
     """The names of the arguments of a model's forward pass; not every architecture has the same."""
     return frozenset(inspect.signature(kind.forward).parameters)
+
+
+def lengthened(batch: Batch, rows: Int[Tensor, "r"], more: Drawn) -> Batch:
+    """The batch with more tokens behind some of its responses; they are of age 0."""
+    before = batch["length"][rows]
+    length = batch["length"].index_add(0, rows, more.length)
+    width = int(length.max())
+    counts = torch.arange(more.tokens.shape[1]) < more.length[:, None]
+    row, column = counts.nonzero(as_tuple=True)
+    fields = {}
+    for name, new in (("tokens", more.tokens), ("sampled_logp", more.logp), ("sampled_entropy", more.entropy)):
+        wide = torch.nn.functional.pad(batch[name], (0, width - batch[name].shape[1]))
+        fields[name] = wide.index_put((rows[row], before[row] + column), new[row, column])
+    return batch.having(
+        **fields,
+        length=length,
+        mask=torch.arange(width) < length[:, None],
+        finished=batch["finished"].index_put((rows,), more.finished),
+        age=torch.nn.functional.pad(batch["age"], (0, width - batch["age"].shape[1])),
+    )
 
 
 def empty(rows: int, tokens: int, padding: int, device: Any) -> Drawn:

@@ -3,8 +3,7 @@
     DADS   β k3 times f(d) where A > 0,   f = 1 - exp(-e (1 - d)) for 0 < d < 1, else 1;   d = share of wrong answers
     STCR   A' = w A for wrong answers,   w = 2 - 1.00001^-D,   D = length above the mean of the right ones, if positive
 
-The KL is a term of the loss. Its weight is the group's, which a response does not know in the loss, so DADS adds the
-gradient of k3, 1 - e^-x with x = log π_old - log π_ref, to the advantage: the same update as long as π = π_old.
+The weight of the KL is the group's: `select` makes it on whole groups, and the loss multiplies k3 by it.
 """
 
 from functools import partial
@@ -13,7 +12,7 @@ from math import e, log
 import torch
 
 from whet import groups
-from whet.fields import Count, Flag, Group, PerResponse, PerToken
+from whet.fields import Count, Flag, Group, PerResponse, PerToken, Selected
 from whet.papers import grpo, kl_estimators
 from whet.recipe import Paper
 
@@ -43,25 +42,34 @@ def earlier_gate(
     return torch.exp(-steepness * difficulty)
 
 
-def asymmetric_kl(
+def gate_of_group(
     advantage: PerToken,
-    old_logp: PerToken,
-    ref_logp: PerToken,
     correct: Flag,
     group: Group,
-    beta: float = 1e-3,  # View-R1 train_grpo.sh: init_kl_coef
     steepness: float = e,  # View-R1 ppo_actor.py: math.exp(1)
 ) -> PerToken:
-    """The advantage minus β f(d) times the gradient of k3, f only where the advantage is positive.
+    """f(d) where the advantage is positive, 1 elsewhere.
 
-    >>> old, ref, right = tensor([[-1.0], [-1.0]]), tensor([[-1.5], [-1.5]]), tensor([True, False])
-    >>> asymmetric_kl(tensor([[1.], [-1.]]), old, ref, right, tensor([0, 0]), beta=1.0)
-    tensor([[ 0.7076],
-            [-1.3935]])
+    >>> gate_of_group(tensor([[1.], [-1.]]), tensor([True, False]), tensor([0, 0]))
+    tensor([[0.7431],
+            [1.0000]])
     """
     gate = difficulty_gate(1 - groups.mean(correct.float(), group), steepness)[:, None]
-    push = 1 - torch.exp(-kl_estimators.log_ratio(old_logp, ref_logp))
-    return advantage - beta * torch.where(advantage > 0, gate, 1.0) * push
+    return torch.where(advantage > 0, gate, 1.0)
+
+
+def gated_kl(
+    logp: PerToken,
+    ref_logp: PerToken,
+    selected: Selected,
+    beta: float = 1e-3,  # View-R1 train_grpo.sh: init_kl_coef
+) -> PerToken:
+    """β k3 of each token times its gate.
+
+    >>> gated_kl(tensor([[-1.0]]), tensor([[-1.5]]), tensor([[0.7431]]), beta=1.0)
+    tensor([[0.0792]])
+    """
+    return selected * kl_estimators.k3(logp, ref_logp, beta)
 
 
 def longer_than_right(
@@ -96,9 +104,9 @@ _z_score = partial(
 
 recipe = grpo.recipe.with_(
     name="apo_dads", paper=paper, new="right answers to hard questions may leave the reference further",
-    advantage=_z_score, credit=(asymmetric_kl,), penalties=(), claims=("policy_gradient",),
+    advantage=_z_score, select=gate_of_group, penalties=(gated_kl,), claims=grpo.recipe.claims[:3],
     departs=(
-        "The KL's gradient is in the advantage: exact for one update for each batch; the authors' code makes two.",
+        "One update for each batch; the authors' code makes two.",
         "A right answer is one that the judge calls right; the code truncates a reward of accuracy plus format.",
     ),
 )  # fmt: skip

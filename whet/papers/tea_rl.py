@@ -10,14 +10,24 @@ from typing import Any
 
 import torch
 
-from whet.fields import Mask, PerToken
+from whet import groups
+from whet.fields import Mask, PerToken, Selected
 from whet.papers import dapo, kl_estimators, reinforce, rlvr_decomposed
 from whet.recipe import Paper
 
 
+def above_the_mean(advantage: PerToken, mask: Mask) -> PerToken:
+    """The advantage minus its mean over all tokens of the mini-batch.
+
+    >>> above_the_mean(tensor([[1., 1., -2.]]), torch.tensor([[True, True, True]]))
+    tensor([[ 1.,  1., -2.]])
+    """
+    return groups.spread(advantage - groups.batch_mean(advantage, mask), mask)
+
+
 def adaptive_entropy(
     logp: PerToken,
-    advantage: PerToken,
+    selected: Selected,
     entropy: PerToken,
     mask: Mask,
     scale: float = 10.0,  # authors' code: cov_alpha
@@ -29,7 +39,7 @@ def adaptive_entropy(
     >>> adaptive_entropy(logp, torch.ones(1, 4), entropy, torch.ones(1, 4).bool())
     tensor([[-1.3474, -1.0077, -2.4086, -1.8261]])
     """
-    covariance = torch.where(mask, advantage * logp, torch.finfo(logp.dtype).min)  # softmax drops what is constant
+    covariance = torch.where(mask, selected * logp, torch.finfo(logp.dtype).min)
     return -entropy * (scale * covariance.softmax(1)).clamp(0, bound)
 
 
@@ -66,6 +76,7 @@ recipe = dapo.token_mean.with_(
     name="tea_rl",
     paper=_paper,
     new="a bonus for entropy, token by token, where the covariance of advantage and log π is large",
+    select=above_the_mean,
     penalties=(
         partial(
             kl_estimators.k3,
@@ -75,8 +86,8 @@ recipe = dapo.token_mean.with_(
     ),
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(
-        "The mean advantage in c is taken as 0, which a group baseline makes it but for lengths; the authors' code "
-        "takes the mean over the micro-batch, so that its result depends on the split. The mean of log π cancels.",
+        "The mean advantage in c is over the mini-batch; the authors' code takes that of the micro-batch, so that its "
+        "result depends on the split. The mean of log π cancels in the softmax.",
         "The authors' released actor never reaches this term; what they ran is plain GRPO.",
     ),
 )

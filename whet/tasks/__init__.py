@@ -50,3 +50,8 @@ class Task(Protocol):
     def judge(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
         """One verdict for each response, in order; it never raises because of a response."""
         ...
+
+
+# A task may also have `demonstrate(problem)`, a worked solution, and `label(problems, texts)`: for each text the
+# statements in it as (begin, end, label), in characters, label 1 for a right one and -1 for a wrong one.
+Statements = list[tuple[int, int, int]]

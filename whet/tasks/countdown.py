@@ -16,7 +16,7 @@ from itertools import combinations
 from random import Random
 
 from whet.refusal import Refused
-from whet.tasks import Problem, Verdict
+from whet.tasks import Problem, Statements, Verdict
 from whet.tasks.splits import held_out
 
 HELD_OUT_SHARE = 0.2  # larger than elsewhere: there are only 165 sets of three numbers
@@ -261,6 +261,21 @@ def mistake(problem: Problem, text: str) -> str:
     return "" if value(tree) == target else "misses the target"
 
 
+def statements(problem: Problem, text: str) -> Statements:
+    """Every number of the expression with its place: right while it is among the given ones, each once.
+
+    >>> statements(Problem("p", "14 from 2,3,4:", "(3+4)*2"), "3+5*3=14")
+    [(0, 1, 1), (2, 3, -1), (4, 5, -1)]
+    """
+    left, found = list(given(problem)[1]), []
+    for match in re.finditer("[0-9]+", text.partition("=")[0]):
+        there = int(match[0]) in left
+        if there:
+            left.remove(int(match[0]))
+        found.append((match.start(), match.end(), 1 if there else -1))
+    return found
+
+
 @dataclass(frozen=True)
 class Countdown:
     """`size` training problems with 3 and 4 numbers in equal shares; `count` held-out ones in each split."""
@@ -298,6 +313,10 @@ class Countdown:
     def demonstrate(self, problem: Problem) -> str:
         """One right answer."""
         return problem.answer
+
+    def label(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Statements]:
+        """The numbers of each expression, right where they are given."""
+        return [statements(problem, text) for problem, text in zip(problems, texts, strict=True)]
 
     def judge(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
         """1 if the expression is right, else 0 with the mistake as the reason."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from whet.tasks import Problem, Verdict
+from whet.tasks import Problem, Statements, Verdict
 
 
 def problems(letters: str) -> list[Problem]:
@@ -43,6 +43,13 @@ class Digits:
     def demonstrate(self, problem: Problem) -> str:
         """The digit."""
         return problem.answer
+
+    def label(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Statements]:
+        """Every digit is a statement: right if it is the next one."""
+        return [
+            [(m.start(), m.end(), 1 if m[0] == problem.answer else -1) for m in re.finditer("[0-9]", text)]
+            for problem, text in zip(problems, texts, strict=True)
+        ]
 
     def judge(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
         """1 if the first digit is the right one, else 0."""
