@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -20,13 +19,14 @@ import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from whet.refusal import Refused
 from whet.sandbox import filters
+from whet.sandbox.server import Lost, Server
 
 START_SECONDS = 30.0
 GRACE_SECONDS = 10.0  # beyond its own limit, before the server of a sandbox counts as lost
@@ -75,7 +75,19 @@ def _command(bwrap: str, told: int) -> list[str]:
     parent: that would be the thread that started it.
     """
     unshared = [f"--unshare-{name}" for name in ("user", "pid", "net", "ipc", "uts", "cgroup-try")]
-    fixed = ["--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--new-session", "--chdir", "/", "--info-fd", str(told)]
+    fixed = [
+        "--uid",
+        "65534",
+        "--gid",
+        "65534",
+        "--cap-drop",
+        "ALL",
+        "--new-session",
+        "--chdir",
+        "/",
+        "--info-fd",
+        str(told),
+    ]
     null = ["--dev-bind", "/dev/null", "/dev/null"]
     libraries = ["--setenv", "LD_LIBRARY_PATH", "/python/lib"]
     mounts = [*_system_libraries(), *_python(), *null, "--remount-ro", "/"]
@@ -114,10 +126,6 @@ def _python() -> list[str]:
 # --- one sandbox -------------------------------------------------------------------------------------------
 
 
-class Lost(Exception):
-    """The server of a sandbox is gone or does not answer."""
-
-
 class Sandbox:
     """One bubblewrap with a server in it that runs programs one after the other, each in a fork of its own."""
 
@@ -130,64 +138,29 @@ class Sandbox:
             )
         rules = filters.computing_only()
         about, told = os.pipe()
-        pipe = subprocess.PIPE
-        words = _command(bwrap, told)
-        self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env={}, bufsize=0, pass_fds=[told])
+        self.server = Server(_command(bwrap, told), {}, pass_fds=[told], stderr=subprocess.PIPE)
         os.close(told)
-        self.close = weakref.finalize(self, _end, self.process, about)
-        self.rest = b""
+        self.close = weakref.finalize(self, _end, self.server, about)
         try:
-            self._write(rules.hex().encode() + b"\n")
-            self._line(time.monotonic() + START_SECONDS)
+            until = time.monotonic() + START_SECONDS
+            self.server.tell(rules.hex(), until)
+            self.server.hear(until)
         except Lost:
+            complaint = self._complaint()
             self.close()
-            raise Refused(f"bubblewrap makes no sandbox here ({self._complaint()}): see `man bwrap`.") from None
+            raise Refused(f"bubblewrap makes no sandbox here ({complaint}): see `man bwrap`.") from None
         self._prove()
 
     def _complaint(self) -> str:
-        said = self.process.stderr.read(4096).decode(errors="replace") if self.process.stderr else ""
+        self.server.process.kill()
+        said = self.server.process.stderr.read(4096).decode(errors="replace")  # type: ignore[union-attr]
         return " ".join(said.split())[:200] or "it says nothing"
 
     def run(self, program: Program, limits: Limits) -> Answer:
         """Run a program and its calls. Lost where the sandbox does not answer."""
-        request = {
-            "source": program.source, "entry": program.entry, "calls": program.calls, "seconds": limits.seconds,
-            "cpu_seconds": limits.cpu_seconds, "memory": limits.memory, "output": limits.output,
-        }  # fmt: skip
-        self._write(json.dumps(request).encode() + b"\n")
-        until = time.monotonic() + limits.seconds + GRACE_SECONDS
-        head = json.loads(self._line(until))
-        said = self._exactly(head["bytes"], until)
+        request = {**asdict(program), **asdict(limits)}
+        head, said = self.server.ask(request, limits.seconds + GRACE_SECONDS)
         return Answer(None, head["how"]) if head["how"] else understood(said, len(program.calls))
-
-    def _write(self, text: bytes) -> None:
-        try:
-            while text:
-                text = text[os.write(self.process.stdin.fileno(), text) :]  # type: ignore[union-attr]
-        except OSError as error:
-            raise Lost from error
-
-    def _more(self, until: float) -> None:
-        pipe = self.process.stdout.fileno()  # type: ignore[union-attr]
-        poll = select.poll()
-        poll.register(pipe, select.POLLIN)
-        ready = poll.poll(max(until - time.monotonic(), 0) * 1000)
-        more = os.read(pipe, 1 << 16) if ready else b""
-        if not more:
-            raise Lost
-        self.rest += more
-
-    def _line(self, until: float) -> bytes:
-        while b"\n" not in self.rest:
-            self._more(until)
-        line, _, self.rest = self.rest.partition(b"\n")
-        return line
-
-    def _exactly(self, count: int, until: float) -> bytes:
-        while len(self.rest) < count:
-            self._more(until)
-        said, self.rest = self.rest[:count], self.rest[count:]
-        return said
 
     def _prove(self) -> None:
         """Refuse a sandbox that is none: a program tries what no program may do, and says what it could."""
@@ -240,19 +213,14 @@ def _no_constant(word: str) -> Any:
     raise ValueError(word)  # NaN and infinity are no JSON
 
 
-def _end(process: "subprocess.Popen[bytes]", about: int) -> None:
+def _end(server: Server, about: int) -> None:
     """Kill the first process of the sandbox, and with it the kernel kills every other one in there."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         with os.fdopen(about, "rb") as told:
             first = json.loads(told.read())["child-pid"]
-        if process.poll() is None:  # bwrap waits for it, so the number is still its own
+        if server.process.poll() is None:  # bwrap waits for it, so the number is still its own
             os.kill(first, signal.SIGKILL)
-    process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(5)
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe:
-            pipe.close()
+    server.close()
 
 
 # --- several -----------------------------------------------------------------------------------------------
