@@ -112,7 +112,7 @@ def _become_program(request, rules, nowhere, writing):
     os.dup2(writing, 3)
     os.closerange(4, 256)
     seconds = int(request["cpu_seconds"])
-    limits = {
+    limits: dict[str, object] = {
         "CPU": (seconds, seconds + 1),
         "AS": request["memory"],
         "FSIZE": 0,
@@ -137,7 +137,7 @@ def _answers(source, entry, calls):
     """The results of all calls as one JSON text; where something is raised, its name and where."""
     dumps = json.dumps
     try:
-        space = {"__name__": "program"}
+        space: dict = {"__name__": "program"}
         exec(compile(source, "program", "exec", dont_inherit=True), space)
         function = space[entry]
         return dumps({"values": [function(*arguments) for arguments in calls]}, allow_nan=False).encode()
