@@ -7,15 +7,15 @@ from functools import partial
 import pytest
 import torch
 
-from tests.laws.harness import case
+from tests.laws.harness import RUN, case
 from whet import shelf
 from whet.batch import join
 from whet.draw import Draw, generator, judged
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import dapo
-from whet.recipe import Remembers, with_settings
-from whet.step import State, step
+from whet.recipe import Remembers, scored, with_settings
+from whet.step import State, objective, selector, step, wanted, weigh
 from whet.tasks import Problem, Verdict
 
 
@@ -142,6 +142,32 @@ def test_unknown_responses_do_not_move_the_gradient_of_the_others():
     assert sizes == Counter(p.id for p in alone.problems)
     for name in alone.fields:
         assert torch.equal(alone[name], batch[name]), name
+
+
+def gradients(engine, recipe, batch):
+    """The gradient of every weight, from a judged batch to the loss."""
+    batch = weigh(recipe, batch.having(**engine.score(batch, scored(recipe))), {**RUN, "rng": generator(0)}, {})
+    engine.model.zero_grad()
+    engine.learner(objective(recipe), wanted(recipe), selector(recipe, RUN)).gradient(batch)
+    return [p.grad.clone() for p in engine.model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo", "dr_grpo", "reinforce", "gspo", "ppo", "opo"])
+def test_the_gradient_with_unknown_responses_is_that_of_the_batch_without_them(name):
+    engine, task, recipe = fresh(), Successor(), shelf.load(name)
+    sampled = engine.sample(task.train()[:6], [8] * 6, max_tokens=3, seed=5)
+    lost = [i for i in range(48) if i % 5 == 2 or i >= 40]  # some of each group, and one whole group
+    mixed = [Verdict(float(i % 3), i % 3 > 0) if i not in lost else Verdict(None, reason="x") for i in range(48)]
+    kept = [i for i in range(48) if i not in lost]
+    without = judged(sampled.rows(kept), [mixed[i] for i in kept])
+    found = gradients(engine, recipe, judged(sampled, mixed))
+    expected = gradients(engine, recipe, without)
+    assert any(bool(x.abs().max() > 1e-4) for x in expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
+    as_zero = [Verdict(0.0) if v.score is None else v for v in mixed]
+    moved = gradients(engine, recipe, judged(sampled, as_zero))
+    assert max(float((a - b).abs().max()) for a, b in zip(moved, expected, strict=True)) > 1e-4
 
 
 def test_a_step_in_which_every_response_is_unknown_changes_nothing_and_is_counted():

@@ -70,7 +70,9 @@ def cite(recipe: Annotated[str, typer.Argument(help="A recipe, or several joined
 def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe, several joined by + (grpo+k2_loss), or a file.")] = "grpo",
-    task: Annotated[str, typer.Option(help="compose, countdown, digits, or a .jsonl file of your own.")] = "compose",
+    task: Annotated[
+        str, typer.Option(help="compose, countdown, digits, code, or a .jsonl file of your own.")
+    ] = "compose",
     model: Annotated[str, typer.Option(help="A Hugging Face model directory; the shipped base without it.")] = "",
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many updates.")] = None,
     budget: Annotated[str, typer.Option(help="Stop after this time in training steps: 90s, 2m, 1h.")] = "",
@@ -120,7 +122,7 @@ def eval_(
     model: Annotated[
         str, typer.Argument(help="A run, or a Hugging Face model directory; the shipped base if empty.")
     ] = "",
-    task: Annotated[str, typer.Option(help="compose, countdown, digits, or a .jsonl file.")] = "",
+    task: Annotated[str, typer.Option(help="compose, countdown, digits, code, or a .jsonl file.")] = "",
     samples: Annotated[int, typer.Option(min=1, help="Responses to each held-out problem.")] = 64,
     judge: Annotated[str, typer.Option(help="For .jsonl: your function, as path/to/my.py:score.")] = "",
     runs: RUNS = "runs",

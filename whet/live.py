@@ -1,7 +1,7 @@
 """What a run looks like while it goes on: a table that refreshes in a terminal, lines in a log file."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from whet.evaluate import by_split, pass_at
 from whet.metrics import METRICS
+from whet.report.facts import by_reason
 from whet.recipe import Recipe
 from whet.runs.store import Evaluated, Store
 from whet.train import Run, View
@@ -48,7 +49,7 @@ class LiveView(View):
         self.out = out
         self.values: dict[str, list[float]] = {}
         self.evaluations: list[tuple[int, list[Evaluated]]] = []
-        self.line = ""
+        self.line = self.unjudged = ""
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=out,
@@ -67,7 +68,7 @@ class LiveView(View):
             self.live.start()
 
     def __rich__(self) -> RenderableType:
-        return Group(self.table(), Text(self.line, style="dim"), self.bar)
+        return Group(self.table(), Text(self.unjudged, style="yellow"), Text(self.line, style="dim"), self.bar)
 
     def table(self) -> Table:
         """The newest value of each metric, and its course."""
@@ -104,6 +105,12 @@ class LiveView(View):
         self.bar.update(self.training, completed=progress, description=f"update {step}")
         if self.live is None and step % EVERY == 0:
             self.out.print(f"update {step}: " + " · ".join(f"{n} {told[n]:.4g}" for n in SHOWN if n in told))
+
+    def unknown(self, reasons: Mapping[str, int]) -> None:
+        """Some responses could not be judged."""
+        before, self.unjudged = self.unjudged, f"not judged so far: {by_reason(reasons)}"
+        if self.live is None and not before:
+            self.out.print(self.unjudged, markup=False)
 
     def ends(self, store: Store, sentence: str) -> None:
         """The run is over."""

@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -64,6 +64,9 @@ class View:
 
     def stepped(self, step: int, told: dict[str, float], progress: float) -> None:
         """An update was made."""
+
+    def unknown(self, reasons: Mapping[str, int]) -> None:
+        """Some responses could not be judged: how many of the whole run, by reason."""
 
     def ends(self, store: Store, sentence: str) -> None:
         """The run is over, and its report can be written."""
@@ -137,6 +140,9 @@ class Trainer:
         self.spent += seconds
         self.unknown.append((sum(batch.unknown.values()), batch.drawn))
         self.reasons.update(batch.unknown)
+        if batch.unknown:
+            self.store.tell(unknown=dict(self.reasons))
+            self.view.unknown(self.reasons)
         told = {**batch.told, "seconds": seconds}
         if len(batch):
             told["tokens_per_second"] = told["sampled_tokens"] / seconds

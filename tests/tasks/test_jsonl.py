@@ -199,7 +199,7 @@ def test_whatever_a_judge_does_only_its_own_response_is_unknown(file, judges):
         "judge returned str, not a number",
         "judge returned None",
         "judge took over 0.5 s",
-        "judge process died",
+        "judge process ended with status 1",
         "",
     ]
     assert [v.score for v in found] == [1.0, *[None] * 8, 1.0]
@@ -227,5 +227,5 @@ def test_a_script_without_a_main_guard_can_judge(file, judges, tmp_path):
 
 
 def test_a_worker_imports_nothing_heavy():
-    code = "import whet.tasks.worker, whet.tasks.spawning, sys; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import whet.tasks.worker, sys; print('torch' in sys.modules, 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"

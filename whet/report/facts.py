@@ -187,9 +187,22 @@ def missing(store: Store, ends: Sequence[Ends]) -> list[str]:
         said.append("There is no evaluation after training, only the one before.")
     elif not any(end.before for end in ends):
         said.append("There is no evaluation before training, so no change can be shown.")
+    if reasons := told(store.about, "unknown", {}):
+        said.append(f"{sum(reasons.values())} responses could not be judged, and count nowhere: {by_reason(reasons)}.")
     if not store.rollout_steps():
         said.append("No responses were kept, so there are none to look at.")
     return said
+
+
+def by_reason(reasons: Mapping[str, int], most: int = 5) -> str:
+    """How many responses could not be judged for which reason, the most frequent first.
+
+    >>> by_reason({"judge raised KeyError": 2, "judge took over 5 s": 7})
+    'judge took over 5 s (7), judge raised KeyError (2)'
+    """
+    rows = sorted(reasons.items(), key=lambda row: (-row[1], row[0]))
+    more = f", and {len(rows) - most} other reasons" if len(rows) > most else ""
+    return ", ".join(f"{reason} ({count})" for reason, count in rows[:most]) + more
 
 
 def seconds(store: Store) -> float | None:

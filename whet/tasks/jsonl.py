@@ -6,8 +6,9 @@ Each line is one JSON object with a `prompt`, an `answer`, and whatever else the
 
 The judge is named `path/to/my.py:score` or `module:score` and is wired by parameter name: it may take prompt,
 response, answer and any other column of the file, in any order. It returns a number or a bool; None means
-unknown. It runs in worker processes: if it raises, returns no finite number, takes too long or kills its
-process, that response is unknown, with the reason, and does not count.
+unknown. It runs in worker processes: if it raises, returns no finite number, takes too long or too much memory,
+prints over 1 MB, leaves a process behind or kills its own, that response is unknown, with the reason, and does
+not count. What it needs for longer than a call (a server, a pool) it starts when it is imported.
 """
 
 import json
@@ -76,7 +77,8 @@ class JsonLines:
     """The problems of a JSONL file, judged exactly or by the user's function.
 
     `held_out` is the share of the prompts that training never shows, at least one, chosen by a hash of the
-    prompt. A response is correct if its score is at least `correct_from`. `judge_seconds` bounds one call.
+    prompt. A response is correct if its score is at least `correct_from`. `judge_seconds` bounds one call,
+    `judge_memory` (GB) one of its processes; a call that raised, hung or died is tried `judge_retries` more times.
     """
 
     path: str
@@ -86,6 +88,8 @@ class JsonLines:
     held_out: float = 0.1
     max_tokens: int = 256
     judge_seconds: float = 5.0
+    judge_memory: float = 4.0
+    judge_retries: int = 1
     correct_from: float = 1.0
 
     optimum = 1.0
@@ -175,7 +179,8 @@ class JsonLines:
         """The judge and the names it is given (None: all there are); no value without a judge."""
         if self.judge_by is None:
             return None
-        judge = Judge(self.judge_by, self.judge_seconds)
+        memory = int(self.judge_memory * 1e9)
+        judge = Judge(self.judge_by, self.judge_seconds, memory=memory, retries=self.judge_retries)
         required, optional = judge.parameters()
         for number, row in self._rows:
             known = self._known(row, "", "")

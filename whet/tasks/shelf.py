@@ -6,7 +6,7 @@ from typing import Any
 
 from whet.refusal import Refused
 
-NAMES = ("compose", "countdown", "digits")
+NAMES = ("code", "compose", "countdown", "digits")
 
 
 def make(name: str, judge: str = "", **options: Any) -> Any:
@@ -22,6 +22,10 @@ def make(name: str, judge: str = "", **options: Any) -> Any:
 
 
 def _kind(name: str) -> Any:
+    if name == "code":
+        from whet.tasks.code import Code
+
+        return Code
     if name == "compose":
         from whet.tasks.compose import Compose
 
