@@ -105,6 +105,12 @@ class LiveView(View):
         if self.live is None and step % EVERY == 0:
             self.out.print(f"update {step}: " + " · ".join(f"{n} {told[n]:.4g}" for n in SHOWN if n in told))
 
+    def says(self, sentence: str) -> None:
+        """Something that a reader of the run should know."""
+        self.line = sentence
+        if self.live is None:
+            self.out.print(sentence)
+
     def ends(self, store: Store, sentence: str) -> None:
         """The run is over."""
         if self.live is not None:
