@@ -112,6 +112,12 @@ class LiveView(View):
         if self.live is None and not before:
             self.out.print(self.unjudged, markup=False)
 
+    def says(self, sentence: str) -> None:
+        """Something that a reader of the run should know."""
+        self.line = sentence
+        if self.live is None:
+            self.out.print(sentence)
+
     def ends(self, store: Store, sentence: str) -> None:
         """The run is over."""
         if self.live is not None:

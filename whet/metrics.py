@@ -38,6 +38,8 @@ METRICS: dict[str, Metric] = {
     "sampler_gap": Metric("nats", "kept tokens", "largest |logp - sampled_logp| at the first pass", -1),
     "grad_norm": Metric("1", "the update", "norm of the gradient before clipping"),
     "kl": Metric("nats per token", "tokens of a sample of responses", "mean k3 of π to the start: e^-x - 1 + x"),
+    "not_taken": Metric("steps", "the step", "1 where a number was not finite, so that no step was taken", -1),
+    "spikes": Metric("optimiser steps", "the update", "left out because the gradient norm was a spike", -1),
     "seconds": Metric("s", "the step", "wall time"),
     "tokens_per_second": Metric("tokens/s", "the step", "sampled_tokens / seconds", 1),
 }

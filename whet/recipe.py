@@ -295,7 +295,7 @@ def with_settings(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
             raise Refused(f"{recipe.name} has no setting {address!r}" + _nearest(address, [*known]) + _said(known))
         stage, *middle, name = full.split(".")
         current = getattr(recipe, stage)
-        value = _like(value, settings_of_stage(current, middle)[name], full)
+        value = like(value, settings_of_stage(current, middle)[name], full)
         bound = tuple(
             _bind(part, name, value) if not middle or name_of(part) == middle[0] else part
             for part in _as_tuple(current)
@@ -324,7 +324,8 @@ def _bind(part: Part | Remembers, name: str, value: Any) -> Part | Remembers:
     return partial(part, **{name: value})
 
 
-def _like(value: Any, example: Any, address: str) -> Any:
+def like(value: Any, example: Any, address: str) -> Any:
+    """What was typed, as the kind of thing that `example` is."""
     if not isinstance(value, str) or isinstance(example, str):
         return value
     if value.lower() in ("none", "true", "false"):

@@ -1,11 +1,10 @@
 """The loop around `step`: evaluate, train, keep checkpoints, stop on time, leave a run that can be looked at."""
 
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,17 +12,23 @@ from typing import Any
 
 import torch
 
-from whet import __version__, checkpoints, describe, evaluate, shelf
+from whet import checkpoints, evaluate, guards, identity, selfcheck, shelf
 from whet.batch import Batch
 from whet.draw import generator
-from whet.recipe import Recipe, Refused, lineage, with_settings
+from whet.recipe import Recipe, Refused, needs, settings, with_settings
+from whet.refusal import NotFinite
+from whet.runs.files import alone, guarded, slug
 from whet.runs.store import Evaluated, Store, find, fresh
 from whet.step import State, step
+from whet.tasks.shelf import others_taught
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a run is made from; the rest are settings of the recipe's parts, in `settings`."""
+    """Everything that a run is made from; the rest are settings of the recipe's parts, in `settings`.
+
+    `guard.check` and `guard.spike` among the settings are those of `whet.guards.Guard`.
+    """
 
     recipe: str = "grpo"
     task: str = "compose"
@@ -68,6 +73,9 @@ class View:
     def unknown(self, reasons: Mapping[str, int]) -> None:
         """Some responses could not be judged: how many of the whole run, by reason."""
 
+    def says(self, sentence: str) -> None:
+        """Something that a reader of the run should know."""
+
     def ends(self, store: Store, sentence: str) -> None:
         """The run is over, and its report can be written."""
 
@@ -98,11 +106,10 @@ class Trainer:
 
     def __init__(self, run: Run, recipe: Recipe, task: Any, engine: Any, store: Store, view: View) -> None:
         self.run, self.task, self.engine, self.store, self.view = run, task, engine, store, view
-        self.state = State(recipe)
-        self.spent = 0.0
-        self.unknown: list[tuple[int, int]] = []
-        self.reasons: Counter[str] = Counter()
-        self.taught = _taught(engine, task)
+        self.state, self.ledger = State(recipe), checkpoints.Ledger()
+        self.guard, _ = guards.Guard.of(run.settings)
+        self.scores: dict[int, float] = {}
+        self.taught = others_taught(engine.card, task)
         problems = list(task.train())
         if not problems:
             raise Refused(f"{task.name} has no training problems.")
@@ -112,7 +119,7 @@ class Trainer:
     def progress(self) -> float:
         """Share of the run that is done, by whichever bound is nearer."""
         by_steps = self.state.step / self.run.steps if self.run.steps else 0.0
-        by_time = self.spent / self.run.budget if self.run.budget else 0.0
+        by_time = self.ledger.spent / self.run.budget if self.run.budget else 0.0
         return min(max(by_steps, by_time), 1.0)
 
     def go(self) -> tuple[str, str]:
@@ -121,29 +128,34 @@ class Trainer:
             self.evaluate()
         with _interrupts() as asked:
             while self.progress() < 1:
+                self.now_and_then()
                 self.one_step()
                 trouble = self.trouble()
                 if asked or trouble:
-                    self.checkpoint()
-                    on = f"`whet train --resume {self.store.folder}` goes on."
-                    return ("failed", trouble) if trouble else ("stopped", f"Stopped by Ctrl-C. {on}")
-                self.now_and_then()
+                    return "failed" if trouble else "stopped", self.saved(trouble)
         self.checkpoint()
         self.evaluate()
         return "finished", f"Finished after {self.state.step} updates."
 
     def one_step(self) -> None:
-        """One update, its metrics and, now and then, its responses."""
+        """One update, its metrics and, now and then, its responses; not taken where a number is not finite."""
         began = time.perf_counter()
-        self.state, batch = step(self.engine, self.task, self.pool, self.state, self.run.seed, self.progress())
+        watch = guards.Watch(self.engine, self.state.recipe, self.guard.spike, self.ledger.norms)
+        try:
+            self.state, batch = step(watch, self.task, self.pool, self.state, self.run.seed, self.progress())
+        except NotFinite as why:
+            self.not_taken(watch, why, time.perf_counter() - began)
+            return
         seconds = time.perf_counter() - began
-        self.spent += seconds
-        self.unknown.append((sum(batch.unknown.values()), batch.drawn))
-        self.reasons.update(batch.unknown)
+        self.remember(seconds, (sum(batch.unknown.values()), batch.drawn), lost=0)
+        self.ledger.norms = watch.norms
+        self.ledger.reasons.update(batch.unknown)
         if batch.unknown:
-            self.store.tell(unknown=dict(self.reasons))
-            self.view.unknown(self.reasons)
+            self.store.tell(unknown=dict(self.ledger.reasons))
+            self.view.unknown(self.ledger.reasons)
         told = {**batch.told, "seconds": seconds}
+        if self.guard.spike:
+            told["spikes"] = float(watch.spikes)
         if len(batch):
             told["tokens_per_second"] = told["sampled_tokens"] / seconds
             if self.state.step % KL_EVERY == 1:
@@ -153,22 +165,45 @@ class Trainer:
         self.store.log(self.state.step, told)
         self.view.stepped(self.state.step, told, self.progress())
 
+    def not_taken(self, watch: guards.Watch, why: NotFinite, seconds: float) -> None:
+        """A step that met a number which is not finite: the policy stays, the batch is kept, the run goes on."""
+        watch.put_back()
+        self.state = replace(self.state, step=self.state.step + 1)
+        place = guards.keep(self.store.folder, watch, self.state.step, why)
+        self.remember(seconds, (0, 0), lost=self.ledger.lost + 1)
+        self.store.log(self.state.step, {"not_taken": 1.0, "seconds": seconds})
+        self.note(f"Step {self.state.step} was not taken, stage {why.stage}: {why}; its batch is in {place}.")
+        self.view.stepped(self.state.step, {"not_taken": 1.0}, self.progress())
+
+    def remember(self, seconds: float, unknown: tuple[int, int], lost: int) -> None:
+        """Keep in the ledger what a step was like."""
+        self.ledger.spent += seconds
+        self.ledger.unknown = [*self.ledger.unknown, unknown][-WINDOW:]
+        self.ledger.lost = lost
+
     def now_and_then(self) -> None:
-        """A quick evaluation and a checkpoint, where they are due and the run goes on."""
-        every = self.run.eval_every
-        if every and self.state.step % every == 0 and self.progress() < 1:
+        """Before a step: a quick evaluation and a checkpoint, where they are due after the updates done so far."""
+        done, every = self.state.step, self.run.eval_every
+        before = max(self.scores.values(), default=float("-inf"))
+        if every and done and done % every == 0:
             self.evaluate(quick=True)
-        if self.state.step % self.run.save_every == 0:
+        better = self.scores.get(done, float("-inf")) > before
+        if done and (done % self.run.save_every == 0 or better):
             self.checkpoint()
 
     def trouble(self) -> str:
-        """A sentence when too many rewards are unknown; empty otherwise."""
-        recent = self.unknown[-WINDOW:]
+        """A sentence when too many rewards are unknown, or too many steps were not taken; empty otherwise."""
+        if self.ledger.lost >= guards.PATIENCE:
+            return (
+                f"Stopped after {self.state.step} updates, of which the last {self.ledger.lost} were not taken: "
+                + str(self.store.about["notes"][-1]["sentence"])
+            )
+        recent = self.ledger.unknown
         drawn = sum(d for _, d in recent)
         share = sum(u for u, _ in recent) / max(drawn, 1)
         if share <= UNKNOWN_BOUND or (len(recent) < WINDOW and share < 0.5):
             return ""
-        worst, times = self.reasons.most_common(1)[0]
+        worst, times = self.ledger.reasons.most_common(1)[0]
         return (
             f"Stopped after {self.state.step} updates: the judge could not judge {share:.0%} of the last {drawn} "
             f"responses (most often: {worst}, {times} times), and the bound is {UNKNOWN_BOUND:.0%}."
@@ -181,17 +216,41 @@ class Trainer:
         """
         splits = [self.task.focus] if quick else None
         samples = min(8, self.run.eval_samples) if quick else self.run.eval_samples
+        asked = [self.task] if quick else [self.task, *self.taught]
         start = self.state.step == 0 and not quick and bool(self.run.model)
+        if self.has_evaluated(samples, splits or [split for task in asked for split in task.evaluation()]):
+            return  # before the run was stopped here
+        self.store.forget_evaluation(self.state.step)
 
         def keep(split: str, batch: Batch) -> None:
             self.keep(split, batch.rows(range(0, len(batch), samples)))
 
         rows: list[Evaluated] = []
-        for task in [self.task] if quick else [self.task, *self.taught]:
+        for task in asked:
             make = partial(evaluate.evaluate, self.engine, task, samples, splits, self.view.evaluating, keep)
             rows += evaluate.remembered_start(Path(self.run.model), task, samples, make) if start else make()
         self.store.evaluated(self.state.step, rows)
+        self.know_scores()
         self.view.evaluated(self.state.step, rows)
+
+    def has_evaluated(self, samples: int, splits: list[str]) -> bool:
+        """True when the store has an evaluation of these splits, as thorough, after this many updates."""
+        rows = [row for step, row in self.store.evaluations() if step == self.state.step]
+        enough = {row.split for row in rows if row.tries >= samples}
+        return enough >= set(splits)
+
+    def know_scores(self) -> None:
+        """pass@1 on the split that the run is about, by step: which checkpoint is the best."""
+        found: dict[int, list[Evaluated]] = {}
+        for step_, row in self.store.evaluations():
+            if row.split == self.task.focus and step_:
+                found.setdefault(step_, []).append(row)
+        self.scores = {step_: evaluate.pass_at(rows, 1) for step_, rows in found.items()}
+
+    def note(self, sentence: str) -> None:
+        """Say something, and keep it with the run."""
+        self.store.note(self.state.step, sentence)
+        self.view.says(sentence)
 
     def keep(self, split: str, batch: Batch) -> None:
         """Some responses with the numbers of their tokens, for reading."""
@@ -200,17 +259,37 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """The policy as a Hugging Face directory, and what is needed to go on from it."""
-        checkpoints.write(self.store.folder, self.engine, self.state, self.spent)
+        checkpoints.write(self.store.folder, self.engine, self.state, self.ledger, self.scores)
+
+    def saved(self, trouble: str = "") -> str:
+        """Save the run where it stops, and what to say of it. What stopped it is not held against a resumed run."""
+        if trouble:
+            self.ledger = replace(self.ledger, unknown=[], reasons=Counter(), lost=0)
+        on = f"`whet train --resume {self.store.folder}` goes on"
+        try:
+            self.checkpoint()
+        except NotFinite as why:
+            return f"{trouble} {why} {on} from the checkpoint before."
+        return f"{trouble} {on}." if trouble else f"Stopped by Ctrl-C. {on}."
 
 
 def start_run(run: Run, view: View | None = None) -> Store:
     """A new run, from the arguments to the report's data. Refused in one sentence where it cannot begin."""
     run = replace(run, steps=DEFAULT_STEPS) if run.steps is None and run.budget is None else run
-    recipe = with_settings(shelf.load(run.recipe), run.settings)
+    if run.name and slug(run.name) != run.name:
+        raise Refused(f"A run cannot be named {run.name!r}: use letters, digits and + _ . - only.")
+    guard, typed = guards.Guard.of(run.settings)
+    recipe = with_settings(shelf.load(run.recipe), typed)
     task, engine, run = _prepared(run)
+    if guard.check:
+        selfcheck.require(engine, task, recipe, run.seed)
     folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(run.task).stem, run.seed)
-    store = Store.create(folder, about(run, recipe, task, engine))
-    return _carried_through(Trainer(run, recipe, task, engine, store, view or View()))
+    Store.free(folder)
+    with guarded("create", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        store = Store.create(folder, identity.about(run, recipe, task, engine))
+        return _carried_through(Trainer(run, recipe, task, engine, store, view or View()))
 
 
 def resume_run(
@@ -219,19 +298,46 @@ def resume_run(
     view: View | None = None,
     steps: int | None = None,
     budget: float | None = None,
+    typed: Mapping[str, str] | None = None,
 ) -> Store:
-    """A run that was stopped, from its last checkpoint on; more steps or time where they are given."""
+    """A run that was stopped, from its last whole checkpoint on, or from its beginning where it has none.
+
+    More steps or time where they are given, and other values for the settings `typed`; bit for bit the run that was
+    never stopped where nothing is.
+    """
     store = find(name, out)
-    run = Run(**store.about["run"])
-    run = replace(run, steps=steps or run.steps, budget=budget or run.budget)
-    recipe = with_settings(shelf.load(run.recipe), run.settings)
-    task, engine, run = _prepared(run)
-    trainer = Trainer(run, recipe, task, engine, store, view or View())
-    trainer.state, trainer.spent = checkpoints.read(store.folder, engine, recipe)
-    store.rewind(trainer.state.step)
-    store.tell(run=asdict(run), steps=run.steps)
-    store.status("running", f"It goes on from step {trainer.state.step}.")
-    return _carried_through(trainer)
+    with alone(store.folder):
+        before = Run(**store.about["run"])
+        run = replace(before, steps=steps or before.steps, budget=budget or before.budget)
+        run = replace(run, settings={**run.settings, **(typed or {})})
+        recipe, was = (with_settings(shelf.load(r.recipe), guards.Guard.of(r.settings)[1]) for r in (run, before))
+        task, engine, run = _prepared(run)
+        trainer = Trainer(run, recipe, task, engine, store, view or View())
+        made_from = identity.made_from(run, recipe, task, engine)
+        told = identity.compared(store.about.get("made_from", {}), made_from)
+        old, new = settings(was), settings(recipe)
+        changed = {address: value for address, value in new.items() if old.get(address) != value}
+        told += [f"{address} was {old.get(address)} and is now {value}" for address, value in changed.items()]
+        if (run.steps, run.budget) != (before.steps, before.budget) and "progress" in needs(recipe):
+            told.append("its length changed, and this recipe reads how much of the run is done")
+        damaged = _set_back(trainer, changed)
+        for sentence in damaged + [f"From here on it is another run than it was: {one}." for one in told]:
+            trainer.note(sentence)
+        store.tell(run=asdict(run), steps=run.steps, made_from=made_from)
+        store.status("running", f"It goes on from step {trainer.state.step}.")
+        return _carried_through(trainer)
+
+
+def _set_back(trainer: Trainer, changed: Mapping[str, Any]) -> list[str]:
+    """Everything as the newest whole checkpoint has it, the store too; sentences about damaged ones."""
+    kept = checkpoints.read(trainer.store.folder)
+    if kept is not None:
+        kept.restore(trainer.engine)
+        trainer.state, trainer.ledger = kept.state(trainer.state.recipe, changed), kept.ledger()
+    trainer.store.rewind(trainer.state.step)
+    checkpoints.clear(trainer.store.folder)
+    trainer.know_scores()
+    return kept.damaged if kept else []
 
 
 def _prepared(run: Run) -> tuple[Any, Any, Run]:
@@ -250,14 +356,6 @@ def _prepared(run: Run) -> tuple[Any, Any, Run]:
     return task, LocalEngine.load(run.model, run.device, run.dtype), run
 
 
-def _taught(engine: Any, task: Any) -> list[Any]:
-    """The other tasks that the model's card says it was taught; a split of theirs has a name of its own."""
-    from whet.tasks.shelf import make
-
-    others = [make(name) for name in engine.card.get("taught", ()) if name != task.name]
-    return [other for other in others if not {*other.evaluation()} & {*task.evaluation()}]
-
-
 def _carried_through(trainer: Trainer) -> Store:
     store = trainer.store
     trainer.view.starts(store, trainer.state.recipe, trainer.run)
@@ -266,43 +364,14 @@ def _carried_through(trainer: Trainer) -> Store:
     except KeyboardInterrupt:
         store.status("stopped", f"Interrupted at once after {trainer.state.step} updates.")
         raise
-    except Refused as refusal:
-        store.status("failed", str(refusal))
-        raise
     except Exception as error:
-        store.status("failed", f"It broke: {type(error).__name__}: {error}")
+        why = str(error) if isinstance(error, Refused) else f"It broke: {type(error).__name__}: {error}"
+        with suppress(Refused):  # a full disk, perhaps: what happened first is what is raised
+            store.status("failed", why)
         raise
     finally:
         trainer.view.ends(store, store.state[1])
     return store
-
-
-def about(run: Run, recipe: Recipe, task: Any, engine: Any) -> dict[str, Any]:
-    """What a run says of itself in run.json: enough to make it again, and to explain it in its report."""
-    import transformers
-
-    papers = [r.paper for r in lineage(recipe) if r.paper.title]
-    return {
-        "recipe": recipe.name,
-        "new": recipe.new,
-        "task": task.name,
-        "base": Path(run.model).name if run.model else "a fresh micro model",
-        "seed": run.seed,
-        "steps": run.steps,
-        "focus": task.focus,
-        "elsewhere": [*task.elsewhere, *(split for other in _taught(engine, task) for split in other.evaluation())],
-        "settings": [{**row, "value": engine.lr} if row["address"] == "update.lr" and row["value"] is None else row
-                     for row in describe.settings_table(recipe)],
-        "equation": describe.equation(recipe),
-        "papers": [{**asdict(paper), "link": paper.link} for paper in dict.fromkeys(papers)],
-        "departs": list(recipe.departs),
-        "run": asdict(run),
-        "command": " ".join(["whet", *sys.argv[1:]]) if sys.argv[0].endswith("whet") else "",
-        "versions": {
-            "whet": __version__, "torch": torch.__version__, "transformers": transformers.__version__,
-            "python": sys.version.split()[0],
-        },
-    }  # fmt: skip
 
 
 def resolved(model: str, task: str, out: str) -> tuple[str, str]:

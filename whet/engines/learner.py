@@ -11,7 +11,7 @@ from whet.batch import Batch
 from whet.engines import forward, relaxed
 from whet.engines.forward import Rows
 from whet.fields import FIELDS
-from whet.refusal import Refused
+from whet.refusal import NotFinite
 
 if TYPE_CHECKING:
     from whet.engines.local import LocalEngine
@@ -171,8 +171,9 @@ def told(batch: Batch, seen: Mapping[str, Tensor]) -> dict[str, float]:
 def finite(norm: Tensor) -> float:
     """The gradient norm, or one sentence when it is no number: the weights are still those of the step before."""
     if not torch.isfinite(norm):
-        raise Refused(
+        raise NotFinite(
+            "the gradient",
             f"the gradient norm is {float(norm)}, so no step was made: lower the learning rate, "
-            "or bound the ratio and the rewards of the recipe."
+            "or bound the ratio and the rewards of the recipe.",
         )
     return float(norm)

@@ -23,7 +23,7 @@ from whet.batch import Batch
 from whet.engines import across, forward, sampler, text
 from whet.engines.learner import LocalLearner, Objective, finite, put
 from whet.models import load
-from whet.refusal import Refused
+from whet.refusal import NotFinite, Refused
 from whet.tasks import Problem
 
 POLICY = ("old_logp", "old_entropy", "old_certainty", "old_collision")
@@ -113,8 +113,9 @@ class LocalEngine:
         with self.precision():
             drawn = sampler.draw(model, prompts, uniform, how, self.max_rows, self.token_budget)
         if not torch.isfinite(drawn.logp).all():
-            raise Refused(
-                "the model's probabilities are not finite: go back to an earlier checkpoint or another model."
+            raise NotFinite(
+                "sampling",
+                "the model's probabilities are not finite: go back to an earlier checkpoint or another model.",
             )
         return drawn
 
@@ -309,6 +310,10 @@ class LocalEngine:
                 before.rename(folder)
             for rest in (aside, before):
                 shutil.rmtree(rest, ignore_errors=True)
+
+    def start(self) -> dict[str, Tensor]:
+        """The weights that this engine was made with, on the CPU, by name; they never change."""
+        return self._start
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Copies of all that training changes, on the CPU: dicts of tensors, by parameter name."""

@@ -17,6 +17,8 @@ ADVICE = {
     errno.EPERM: "Choose a folder that belongs to you.",
 }
 
+LOCK = ".lock"
+
 
 def refused(sentence: str) -> ValueError:
     """A `Refused` to be raised; its module loads torch, so it is imported only when something goes wrong."""
@@ -54,6 +56,41 @@ def write_aside(path: Path, data: bytes) -> None:
         finally:
             if aside.exists():
                 aside.unlink()
+
+
+def settle(folder: Path) -> None:
+    """Force every file of a folder to disk, then the folder's own list of names."""
+    for path in (*sorted(path for path in folder.rglob("*") if path.is_file()), folder):
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        except OSError as error:  # some file systems cannot force a folder to disk; files they can
+            if path is not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(number)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Inside, this process is the only one that writes the run in a folder; a second one is refused.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, timeout=0)
+    with guarded("lock", folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise refused(
+                f"{folder} is being written by another process: wait until that has ended, or train under another name."
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def slug(text: str) -> str:

@@ -13,7 +13,7 @@ Nothing here imports torch, numpy or pyarrow until it is needed, so that `whet r
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
@@ -63,10 +63,9 @@ class Store:
 
     @classmethod
     def create(cls, folder: str | Path, about: Mapping[str, Any]) -> "Store":
-        """A new run in a folder that does not exist yet, or is empty; its status is *running*."""
+        """A new run in a folder that does not exist yet, or holds no run; its status is *running*."""
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise refused(f"{folder} already exists and is not empty: choose another name, or resume that run.")
+        cls.free(folder)
         with guarded("create", folder):
             (folder / "rollouts").mkdir(parents=True, exist_ok=True)
         store = cls(folder)
@@ -75,6 +74,12 @@ class Store:
         # run.json comes last: a folder that has it is a whole run.
         store._say({"started": _now(), **about, "format": FORMAT, **_status("running", "It has begun.")})
         return store
+
+    @staticmethod
+    def free(folder: Path) -> None:
+        """Refused where a folder holds a run, or anything else that is not ours."""
+        if folder.exists() and not _is_free(folder):
+            raise refused(f"{folder} already exists and is not empty: choose another name, or resume that run.")
 
     @classmethod
     def open(cls, folder: str | Path) -> "Store":
@@ -179,9 +184,26 @@ class Store:
         with self._connected() as connection:
             connection.execute("DELETE FROM metrics WHERE step > ?", (steps,))
             connection.execute("DELETE FROM evaluations WHERE step > ?", (steps,))
+        self._forget_rollouts(lambda step, split: step > steps)
+        for left in (*self.folder.glob(".*.aside"), *(self.folder / "rollouts").glob(".*.aside")):
+            left.unlink(missing_ok=True)  # a process that was killed while it wrote them
+        notes = [note for note in self.about.get("notes", []) if note["step"] <= steps]
+        self.tell(notes=notes)
+
+    def forget_evaluation(self, step: int) -> None:
+        """Forget an evaluation after `step` updates, and what one that was broken off has kept."""
+        with self._connected() as connection:
+            connection.execute("DELETE FROM evaluations WHERE step = ?", (step,))
+        self._forget_rollouts(lambda one, split: one == step and split != "train")
+
+    def _forget_rollouts(self, which: Callable[[int, str], bool]) -> None:
         for step, split in self.rollout_steps():
-            if step > steps:
+            if which(step, split):
                 self._rollout_file(step, split).unlink()
+
+    def note(self, step: int, sentence: str) -> None:
+        """Something that a reader of the run should know, in a sentence; it is kept in run.json."""
+        self.tell(notes=[*self.about.get("notes", []), {"step": step, "sentence": sentence}])
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -316,6 +338,17 @@ def _folders(root: Path) -> Iterator[Path]:
     if root.is_dir():
         with guarded("list", root):
             yield from (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _is_free(folder: Path) -> bool:
+    """True for a folder with nothing in it, or only with what a process left that died while it made a run there."""
+    if not folder.is_dir() or (folder / "run.json").exists():
+        return False
+    begun = {"run.sqlite", "run.sqlite-journal", "rollouts"}
+    return all(
+        path.name.startswith(".") or (path.name in begun and not (path.is_dir() and any(path.iterdir())))
+        for path in folder.iterdir()
+    )
 
 
 # --- run.json ------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A task by its name, or a user's file by its path."""
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -19,6 +20,12 @@ def make(name: str, judge: str = "", **options: Any) -> Any:
     if judge:
         raise Refused(f"--judge is for a .jsonl file of your own; the task {name} has an exact judge.")
     return kind(**_accepted(name, kind, options))
+
+
+def others_taught(card: Mapping[str, Any], task: Any) -> list[Any]:
+    """The other tasks that a model's card says it was taught, where their splits have names of their own."""
+    others = [make(name) for name in card.get("taught", ()) if name != task.name]
+    return [other for other in others if not {*other.evaluation()} & {*task.evaluation()}]
 
 
 def _kind(name: str) -> Any:
