@@ -21,6 +21,7 @@ def model(path: str | Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     folder = checked(path)
+    _not_quantised(folder)
     try:
         with quiet():
             open_: Any = AutoModelForCausalLM.from_pretrained
@@ -37,6 +38,18 @@ def model(path: str | Path) -> Any:
             "take a complete checkpoint of a causal language model."
         )
     return found.eval()
+
+
+def _not_quantised(folder: Path) -> None:
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Refused(f"{folder / 'config.json'} is not JSON: {_first_line(error)}") from error
+    if how := found.get("quantization_config"):
+        raise Refused(
+            f"the weights in {folder} are quantised ({how.get('quant_method', 'in an unnamed way')}), and a step of RL "
+            "is smaller than what they can hold: dequantize the model, save it in bfloat16, and pass that folder."
+        )
 
 
 def tokenizer(path: str | Path) -> Any:
