@@ -92,14 +92,16 @@ def test_quantised_weights_are_refused_by_name(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "mxfp4"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Refused, match="mxfp4.*dequantize"):
+    with pytest.raises(Refused, match=r"mxfp4.*dequantize"):
         LocalEngine.load(tmp_path)
 
 
 def test_a_model_of_encoder_and_decoder_is_refused(tmp_path):
     import transformers as hf
 
-    config = hf.T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    config = hf.T5Config(
+        vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
     hf.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     with pytest.raises(Refused, match="does not open as a causal language model"):
         load.model(tmp_path)
