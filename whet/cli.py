@@ -71,19 +71,27 @@ def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe, several joined by + (grpo+k2_loss), or a file.")] = "grpo",
     task: Annotated[
-        str, typer.Option(help="compose, countdown, digits, code, or a .jsonl file of your own.")
+        str, typer.Option(help="compose, countdown, digits, code, gsm8k, math, aime, or data of your own.")
     ] = "compose",
     model: Annotated[str, typer.Option(help="A Hugging Face model directory; the shipped base without it.")] = "",
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many updates.")] = None,
     budget: Annotated[str, typer.Option(help="Stop after this time in training steps: 90s, 2m, 1h.")] = "",
     seed: Annotated[int, typer.Option(help="Seeds the order of problems and every response.")] = 0,
-    judge: Annotated[str, typer.Option(help="For .jsonl: your function, as path/to/my.py:score.")] = "",
+    judge: Annotated[str, typer.Option(help="For your data: path/to/my.py:score, math, choices, or judge.toml.")] = "",
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest response.")] = None,
     eval_every: Annotated[int, typer.Option(min=0, help="A quick evaluation after so many updates; 0 for none.")] = 20,
     eval_samples: Annotated[int, typer.Option(min=1, help="Responses to each held-out problem.")] = 64,
     runs: RUNS = "runs",
     name: Annotated[str, typer.Option(help="A name for the run; made from recipe, task and time without it.")] = "",
     resume: Annotated[str, typer.Option(help="Go on with this run, from its last checkpoint.")] = "",
+    lora: Annotated[str, typer.Option(help="Train adapters: r=16, or r=16,alpha=32,targets=q_proj|v_proj.")] = "",
+    freeze: Annotated[str, typer.Option(help="Weights not to train, by name: '*embed*,*.layers.0.*'.")] = "",
+    recompute: Annotated[bool, typer.Option(help="Compute layers again in the backward pass, to save memory.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 to compute in.")] = "float32",
+    system: Annotated[str, typer.Option(help="The system message of every chat.")] = "",
+    thinking: Annotated[str, typer.Option(help="on or off, for chat templates that know enable_thinking.")] = "",
+    track: Annotated[str, typer.Option(help="Also tell tensorboard, wandb or trackio, joined by commas.")] = "",
 ) -> None:
     """Train a model, and leave a run with a report.
 
@@ -91,6 +99,7 @@ def train(
     ([bold]whet show RECIPE[/] lists them), and any option of the task: [bold]--task.levels=1,2[/].
     """
     from whet.live import LiveView
+    from whet.models.setup import Setup
     from whet.train import Run, resume_run, start_run
 
     if resume:
@@ -102,7 +111,8 @@ def train(
     run = Run(
         recipe=recipe, task=task, model=model, steps=steps, budget=seconds_of(budget), seed=seed,
         eval_every=eval_every, eval_samples=eval_samples, out=runs, name=name,
-        settings=typed, options={k: v for k, v in options.items() if v},
+        settings=typed, options={k: v for k, v in options.items() if v}, track=track,
+        setup=Setup(device, dtype, lora, freeze, recompute, system, thinking),
     )  # fmt: skip
     _end(start_run(run, LiveView(out)))
 

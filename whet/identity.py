@@ -83,8 +83,8 @@ def made_from(run: Any, recipe: Recipe, task: Any, engine: Any) -> dict[str, Any
         "torch": torch.__version__,
         "python": sys.version.split()[0],
         "machine": f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "device": str(getattr(engine, "device", run.device)),
-        "dtype": run.dtype,
+        "device": str(getattr(engine, "device", run.setup.device)),
+        "dtype": run.setup.dtype,
         "threads": torch.get_num_threads(),
     }
 

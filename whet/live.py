@@ -152,11 +152,13 @@ def evaluation_table(model: str, task: str, samples: int, judge: str, runs: str,
     from whet.engines.local import LocalEngine
     from whet.evaluate import evaluate
     from whet.tasks.shelf import make
-    from whet.train import BASE, resolved
+    from whet.train import BASE, resolved, run_of
 
+    run = run_of(model, runs)
+    options = dict(run.options) if run and task in ("", run.task) else {}
     path, task = resolved(model, task, runs)
-    engine = LocalEngine.load(path or BASE)
-    found = make(task, **({"judge": judge} if judge else {}))
+    engine = LocalEngine.load(path or BASE, setup=run.setup.asked_only() if run else None)
+    found = make(task, **{**options, **({"judge": judge} if judge else {})})
     began = time.perf_counter()
     rows = with_progress(out, "evaluating", lambda tell: evaluate(engine, found, samples, progress=tell))
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k <= samples]

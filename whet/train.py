@@ -15,6 +15,8 @@ import torch
 from whet import checkpoints, evaluate, guards, identity, selfcheck, shelf
 from whet.batch import Batch
 from whet.draw import generator
+from whet.models import lora
+from whet.models.setup import Setup
 from whet.recipe import Recipe, Refused, needs, settings, with_settings
 from whet.refusal import NotFinite
 from whet.runs.files import alone, guarded, slug
@@ -41,8 +43,8 @@ class Run:
     save_every: int = 50
     out: str = "runs"
     name: str = ""
-    device: str = "cpu"
-    dtype: str = "float32"
+    setup: Setup = field(default_factory=Setup)
+    track: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -307,7 +309,7 @@ def resume_run(
     """
     store = find(name, out)
     with alone(store.folder):
-        before = Run(**store.about["run"])
+        before = run_from(store)
         run = replace(before, steps=steps or before.steps, budget=budget or before.budget)
         run = replace(run, settings={**run.settings, **(typed or {})})
         recipe, was = (with_settings(shelf.load(r.recipe), guards.Guard.of(r.settings)[1]) for r in (run, before))
@@ -353,7 +355,7 @@ def _prepared(run: Run) -> tuple[Any, Any, Run]:
         model, tokenizer = tiny.micro(run.seed)
         return task, LocalEngine(model, tokenizer, lr=MICRO_LR), run
     run = replace(run, model=run.model or str(BASE))
-    return task, LocalEngine.load(run.model, run.device, run.dtype), run
+    return task, LocalEngine.load(run.model, run.setup.device, setup=run.setup), run
 
 
 def _carried_through(trainer: Trainer) -> Store:
@@ -374,11 +376,27 @@ def _carried_through(trainer: Trainer) -> Store:
     return store
 
 
+def run_from(store: Store) -> Run:
+    """What a run was made from."""
+    said = store.about["run"]
+    return Run(**{**said, "setup": Setup(**said["setup"])})
+
+
+def run_of(model: str, out: str) -> Run | None:
+    """The run that a model is from, where it is named by a run and not by a directory."""
+    return None if not model or is_model(Path(model)) else run_from(find(model, out))
+
+
+def is_model(folder: Path) -> bool:
+    """True for a directory of a model or adapters, and for one that is no run: the loader says what is missing."""
+    if (folder / "config.json").is_file() or lora.is_adapter(folder):
+        return True
+    return folder.is_dir() and not (folder / "run.json").is_file()
+
+
 def resolved(model: str, task: str, out: str) -> tuple[str, str]:
     """A model directory and a task, from a directory, a run's name or nothing."""
-    if not model or (Path(model) / "config.json").is_file():
+    if not model or is_model(Path(model)):
         return model, task or "compose"
-    if Path(model).is_dir() and not (Path(model) / "run.json").is_file():
-        return model, task or "compose"  # the loader says what is missing
     store = find(model, out)
     return str(checkpoints.newest(store.folder)), task or store.about["run"]["task"]

@@ -35,7 +35,36 @@ FAMILIES = {
     "lfm2": lambda: hf.Lfm2ForCausalLM(
         hf.Lfm2Config(**SMALL, **COMMON, num_key_value_heads=2, layer_types=["conv", "full_attention"])
     ),
-}
+    # every layer sees six tokens only; tied in Gemma, untied here
+    "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**SMALL, **COMMON, **WINDOW)),
+    # queries and keys are normalised
+    "qwen3": lambda: hf.Qwen3ForCausalLM(
+        hf.Qwen3Config(**SMALL, **COMMON, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True)
+    ),
+    # embeddings scaled by the root of the width
+    "gemma": lambda: hf.GemmaForCausalLM(hf.GemmaConfig(**SMALL, **COMMON, num_key_value_heads=1, head_dim=8)),
+    # a head with a bias, rotary positions on half of each head, attention and feed-forward side by side
+    "phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**SMALL, **COMMON, resid_pdrop=0.1)),
+    "phi3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**SMALL, **COMMON, num_key_value_heads=2, sliding_window=6)),
+    "olmo2": lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**SMALL, **COMMON, num_key_value_heads=2)),
+    # mixtures of experts: a router sends each token to two of four
+    "mixtral": lambda: hf.MixtralForCausalLM(
+        hf.MixtralConfig(**SMALL, **COMMON, num_key_value_heads=2, num_local_experts=4)
+    ),
+    "qwen2_moe": lambda: hf.Qwen2MoeForCausalLM(
+        hf.Qwen2MoeConfig(
+            **SMALL, **COMMON, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2,
+            moe_intermediate_size=24, shared_expert_intermediate_size=24,
+        )
+    ),
+    "olmoe": lambda: hf.OlmoeForCausalLM(
+        hf.OlmoeConfig(**SMALL, **COMMON, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2)
+    ),
+    # experts, attention sinks, and a window in every other layer
+    "gpt_oss": lambda: hf.GptOssForCausalLM(
+        hf.GptOssConfig(**SMALL, **COMMON, **WINDOW, num_local_experts=4, num_experts_per_tok=2)
+    ),
+}  # fmt: skip
 
 ENDS = tuple(range(3, 8))
 PROMPTS = ("abc", "1", "hello12345", "zz", "abc9")

@@ -7,7 +7,7 @@ import torch
 
 from tests.engines.models import build
 from whet.engines.local import LocalEngine
-from whet.models import load, tiny
+from whet.models import chat, load, tiny
 from whet.refusal import Refused
 
 
@@ -122,7 +122,7 @@ def problem(prompt):
 
 def test_a_plain_prompt_is_tokenized_as_it_is():
     tokenizer = tiny.characters()
-    ids = load.Formatter(tokenizer)("a<eos>b \n")
+    ids = chat.Formatter(tokenizer)("a<eos>b \n")
     assert tokenizer.decode(ids) == "a<eos>b \n"
     assert tokenizer.eos_token_id not in ids
 
@@ -131,7 +131,7 @@ def test_a_chat_model_is_asked_in_its_own_words():
     tokenizer = tiny.characters()
     each = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
     tokenizer.chat_template = each + "{% if add_generation_prompt %}[me] {% endif %}"
-    ids = load.Formatter(tokenizer)("2+2?")
+    ids = chat.Formatter(tokenizer)("2+2?")
     assert isinstance(ids, tuple)
     assert tokenizer.decode(ids) == "[user] 2+2?\n[me] "
 
@@ -145,7 +145,7 @@ def test_a_tokenizer_that_always_begins_with_a_token_keeps_it():
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", begin), ("<eos>", end)]
     )
-    ids = load.Formatter(tokenizer)("ab")
+    ids = chat.Formatter(tokenizer)("ab")
     assert ids[0] == begin
     assert tokenizer.decode(ids[1:]) == "ab"
 
@@ -154,4 +154,4 @@ def test_a_tokenizer_that_always_begins_with_a_token_keeps_it():
 def test_whatever_the_tokenizer_returns_becomes_token_ids(shape):
     ids = [4, 5]
     made = {"list": ids, "nested": [ids], "mapping": {"input_ids": ids}, "tensor": torch.tensor([ids])}
-    assert load._ids(made[shape]) == (4, 5)
+    assert chat._ids(made[shape]) == (4, 5)

@@ -49,7 +49,7 @@ class LocalLearner:
         self.seen = {"logp": torch.zeros(shape), "push": torch.zeros(shape)}
         loss = 0.0
         for rows in forward.micro_batches(batch, engine.token_budget, engine.device):
-            with engine.precision():
+            with engine.precision(), engine.recomputing():
                 made = self._made(batch, rows)
             loss += self._descend(batch, rows, made, scale)
         for row, *numbers in zip(batch.fields.get("row", torch.tensor([])).tolist(), *self.seen.values(), strict=False):
@@ -82,17 +82,17 @@ class LocalLearner:
 
     def weights(self) -> list[Tensor]:
         """Copies of the policy's weights, in a fixed order."""
-        return [x.detach().clone() for x in self.engine.model.parameters()]
+        return [x.detach().clone() for x in self.engine.parameters]
 
     def set_weights(self, weights: Sequence[Tensor]) -> None:
         """Put the policy there, in that order; what the optimiser remembers stays."""
         with torch.no_grad():
-            for x, new in zip(self.engine.model.parameters(), weights, strict=True):
+            for x, new in zip(self.engine.parameters, weights, strict=True):
                 x.copy_(new)
 
     def gradients(self) -> list[Tensor]:
         """Copies of the gradient as it stands, in the order of `weights`; after a step it is the clipped one."""
-        return [torch.zeros_like(x) if x.grad is None else x.grad.clone() for x in self.engine.model.parameters()]
+        return [torch.zeros_like(x) if x.grad is None else x.grad.clone() for x in self.engine.parameters]
 
     def _selected(self, batch: Batch, selector: Objective) -> Tensor:
         """What the selector chooses on the whole batch, [n t] bool, by the policy as it is now."""

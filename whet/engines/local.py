@@ -22,7 +22,9 @@ from whet import groups
 from whet.batch import Batch
 from whet.engines import across, forward, sampler, text
 from whet.engines.learner import LocalLearner, Objective, finite, put
-from whet.models import load
+from whet.models import load, lora
+from whet.models.chat import Formatter
+from whet.models.setup import Setup, recomputing
 from whet.refusal import NotFinite, Refused
 from whet.tasks import Problem
 
@@ -45,20 +47,23 @@ class LocalEngine:
         token_budget: int = 16384,
         max_rows: int = MAX_ROWS,
         path: str = "",
+        adapters: Any = None,
     ) -> None:
         self.model, self.tokenizer, self.path = model.eval(), tokenizer, path
         self.dtype, self.token_budget, self.max_rows = _checked(dtype), token_budget, max_rows
         self.lr = load.default_lr(model.num_parameters()) if lr is None else lr
         self.card: dict[str, Any] = {}
-        self.format = load.Formatter(tokenizer)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, betas=(0.9, 0.999), weight_decay=0.0)
+        self.format, self.adapters = Formatter(tokenizer), adapters
+        self.parameters = [x for x in model.parameters() if x.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.lr, betas=(0.9, 0.999), weight_decay=0.0)
         # On the CPU, where there is room; the reference is built from it when first asked for.
-        self._start = {name: x.detach().to("cpu", copy=True) for name, x in model.state_dict().items()}
+        self._start = {n: x.detach().to("cpu", copy=True) for n, x in model.named_parameters() if x.requires_grad}
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str | None = None, dtype: str = "float32", token_budget: int = 16384
-    ) -> "LocalEngine":
+        cls, path: str | Path, device: str | None = None, dtype: str = "float32", token_budget: int = 16384,
+        setup: Setup | None = None,
+    ) -> "LocalEngine":  # fmt: skip
         """The model in a Hugging Face directory, on the GPU where there is one and no device is named.
 
         `token_budget` is the size of a micro-batch in tokens, padding included; memory grows with it.
@@ -67,13 +72,17 @@ class LocalEngine:
         device = device or ("cuda" if gpu else "cpu")
         if device.startswith("cuda") and not gpu:
             raise Refused("there is no GPU that torch can use here: take the device cpu.")
-        model, tokenizer, card = load.model(path), load.tokenizer(path), load.card(path)
+        setup = setup or Setup(dtype=dtype)
+        model, tokenizer, card = load.model(path, setup.held_in()), load.tokenizer(path), load.card(path)
         room = model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > room:
             raise Refused(
                 f"the tokenizer in {path} has {len(tokenizer)} tokens and the model {room}: they do not match."
             )
-        engine = cls(model.to(device), tokenizer, card.get("lr"), dtype, token_budget, path=str(path))
+        adapters = setup.applied(model.to(device))
+        lr = card.get("lr", load.default_lr(model.num_parameters())) * (lora.FASTER if adapters else 1.0)
+        engine = cls(model, tokenizer, lr, setup.dtype, token_budget, path=str(path), adapters=adapters)
+        engine.format = Formatter(tokenizer, setup.system, setup.thinking)
         engine.card = card
         return engine
 
@@ -87,6 +96,10 @@ class LocalEngine:
         if self.dtype is torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def recomputing(self) -> AbstractContextManager[None]:
+        """Inside, the backward pass will compute the layers again instead of keeping them, if the setup says so."""
+        return recomputing(self.model)
 
     # --- sampling ----------------------------------------------------------------------------------------
 
@@ -174,7 +187,7 @@ class LocalEngine:
 
     def _prompt(self, problem: Problem, max_tokens: int) -> tuple[int, ...]:
         """The problem's prompt in token ids, if it and a response fit into what the model can see."""
-        ids = self.format(problem.prompt)
+        ids = self.format(problem.about.get("messages", problem.prompt))
         if not ids:
             raise Refused(f"the prompt of problem {problem.id} has no tokens: a response needs something to follow.")
         self._fits(problem, len(ids), max_tokens)
@@ -194,7 +207,8 @@ class LocalEngine:
         config = getattr(self.model, "generation_config", None)
         named = getattr(config, "eos_token_id", None)
         more = named if isinstance(named, list) else [named]
-        return tuple(dict.fromkeys(i for i in (self.tokenizer.eos_token_id, *more) if i is not None))
+        known = (self.format.end_of_turn, self.tokenizer.eos_token_id, *more)
+        return tuple(dict.fromkeys(i for i in known if i is not None))
 
     def pieces(self, batch: Batch) -> list[list[str]]:
         """The text of each response token by itself, row by row, for showing them."""
@@ -258,8 +272,8 @@ class LocalEngine:
 
     @cached_property
     def reference(self) -> Any:
-        """The model as it was when this engine was made; it never changes."""
-        return self._from_start()
+        """The model as it was when this engine was made; it never changes. With adapters, the model without them."""
+        return lora.WithoutAdapters(self.adapters, self.model) if self.adapters else self._from_start()
 
     @cached_property
     def critic(self) -> forward.Critic:
@@ -270,8 +284,11 @@ class LocalEngine:
         return critic
 
     def _from_start(self) -> Any:
-        model = deepcopy(self.model)
-        model.load_state_dict(self._start)
+        if self.adapters:
+            model = lora.plain_copy(self.adapters)
+        else:
+            model = deepcopy(self.model)
+            model.load_state_dict(self._start, strict=False)  # what is frozen has not moved
         return model.requires_grad_(False).eval()
 
     # --- learning ----------------------------------------------------------------------------------------
@@ -282,7 +299,7 @@ class LocalEngine:
 
     def step(self, lr: float | None, clip_norm: float) -> dict[str, float]:
         """One AdamW step. Policy and critic are clipped apart, so that a large value loss does not slow the policy."""
-        norm = finite(torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm))
+        norm = finite(torch.nn.utils.clip_grad_norm_(self.parameters, clip_norm))
         if "critic" in self.__dict__:
             finite(torch.nn.utils.clip_grad_norm_(self.critic.parameters(), clip_norm))
         for group in self.optimizer.param_groups:
@@ -293,15 +310,22 @@ class LocalEngine:
     # --- keeping -----------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """The policy as a Hugging Face directory; an earlier one stays whole until the new one is complete."""
+        """The policy as a Hugging Face directory; an earlier one stays whole until the new one is complete.
+
+        With adapters, they alone are written, in PEFT's format; `whet export` merges them.
+        """
         folder = Path(folder)
         aside, before = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("new", "old"))
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
+            card = {**self.card, "lr": self.lr}
             with load.quiet():
-                self.model.save_pretrained(aside)
+                if self.adapters:
+                    card = {**self.card, **lora.save(self.adapters, self.path, aside)}
+                else:
+                    self.model.save_pretrained(aside)
                 self.tokenizer.save_pretrained(aside)
-            (aside / "whet.json").write_text(json.dumps({**self.card, "lr": self.lr}, indent=1), encoding="utf-8")
+            (aside / "whet.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
             if folder.exists():
                 folder.rename(before)
             aside.rename(folder)
@@ -344,7 +368,7 @@ class LocalEngine:
     def _trained(self) -> list[tuple[str, Tensor]]:
         critic = self.critic.named_parameters() if "critic" in self.__dict__ else ()
         named = [("policy", self.model.named_parameters()), ("critic", critic)]
-        return [(f"{part}.{name}", parameter) for part, parameters in named for name, parameter in parameters]
+        return [(f"{part}.{name}", x) for part, parameters in named for name, x in parameters if x.requires_grad]
 
 
 def _checked(dtype: str) -> torch.dtype:

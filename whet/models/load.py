@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from whet.models import lora
 from whet.refusal import Refused
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
@@ -14,22 +15,28 @@ LARGE = 100_000_000  # parameters; ours
 LR_LARGE, LR_SMALL = 1e-6, 1e-4  # ours: 1e-6 is what verl and TRL users take for models of 0.5B and more
 
 
-def model(path: str | Path) -> Any:
-    """The causal LM in a directory, with weights in float32 on the CPU and dropout off."""
+def model(path: str | Path, dtype: str = "float32") -> Any:
+    """The causal LM in a directory, with weights of `dtype` on the CPU and dropout off.
+
+    A directory of adapters is opened as its base with the adapters merged into it.
+    """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     folder = checked(path)
+    if lora.is_adapter(folder):
+        return lora.merged(model(lora.base_of(folder), dtype), folder, card(folder)).eval()
+    _not_quantised(folder)
     try:
         with quiet():
             open_: Any = AutoModelForCausalLM.from_pretrained
             found, told = open_(
-                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+                folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True,
             )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise Refused(f"{folder} does not open as a causal language model: {_first_line(error)}") from error
+        raise Refused(f"{folder} does not open as a causal language model: {first_line(error)}") from error
     absent = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
     if absent:  # transformers would go on with random numbers in their place
         raise Refused(
@@ -37,6 +44,18 @@ def model(path: str | Path) -> Any:
             "take a complete checkpoint of a causal language model."
         )
     return found.eval()
+
+
+def _not_quantised(folder: Path) -> None:
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Refused(f"{folder / 'config.json'} is not JSON: {first_line(error)}") from error
+    if how := found.get("quantization_config"):
+        raise Refused(
+            f"the weights in {folder} are quantised ({how.get('quant_method', 'in an unnamed way')}), and a step of RL "
+            "is smaller than what they can hold: dequantize the model, save it in bfloat16, and pass that folder."
+        )
 
 
 def tokenizer(path: str | Path) -> Any:
@@ -51,7 +70,7 @@ def tokenizer(path: str | Path) -> Any:
     try:
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise Refused(f"the tokenizer in {folder} does not open: {_first_line(error)}") from error
+        raise Refused(f"the tokenizer in {folder} does not open: {first_line(error)}") from error
     if found.eos_token_id is None:
         raise Refused(f"the tokenizer in {folder} names no end token: set eos_token in its tokenizer_config.json.")
     return found
@@ -62,7 +81,7 @@ def checked(path: str | Path) -> Path:
     folder = Path(path)
     if not folder.is_dir():
         raise Refused(_no_directory(str(path)))
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not lora.is_adapter(folder):
         raise Refused(f"{folder} has no config.json, so it is not a model directory; pass the folder that holds one.")
     if not any(folder.glob("*.safetensors")):
         raise Refused(
@@ -80,7 +99,7 @@ def card(path: str | Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise Refused(f"{file} is not JSON ({_first_line(error)}): repair it or remove it.") from error
+        raise Refused(f"{file} is not JSON ({first_line(error)}): repair it or remove it.") from error
     if not isinstance(found, dict):
         raise Refused(f'{file} must hold one JSON object, such as {{"lr": 1e-4}}.')
     return found
@@ -93,30 +112,6 @@ def default_lr(parameters: int) -> float:
     (0.0001, 1e-06)
     """
     return LR_LARGE if parameters >= LARGE else LR_SMALL
-
-
-class Formatter:
-    """Prompt → token ids: through the model's chat template where it has one, as plain text otherwise."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        # Llama and Gemma base models were never without their first token; most others have none.
-        opening = _ids(tokenizer(""))
-        self.opening = opening[:1] if opening and opening[0] == tokenizer.bos_token_id else ()
-
-    def __call__(self, prompt: str) -> tuple[int, ...]:
-        """The token ids that the response continues.
-
-        Plain text is tokenized without special tokens, except the begin token of a tokenizer that always sets one.
-        """
-        if not self.tokenizer.chat_template:
-            return (*self.opening, *self.plain(prompt))
-        chat = [{"role": "user", "content": prompt}]
-        return _ids(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True))
-
-    def plain(self, text: str) -> tuple[int, ...]:
-        """A text in token ids, without special tokens."""
-        return _ids(self.tokenizer(text, add_special_tokens=False))
 
 
 @contextmanager
@@ -135,13 +130,6 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _ids(found: Any) -> tuple[int, ...]:
-    """Token ids from whatever the tokenizer returned: a mapping, a list, or a list of one list."""
-    found = found["input_ids"] if hasattr(found, "keys") else found
-    found = found.tolist() if hasattr(found, "tolist") else list(found)
-    return tuple(found[0] if found and isinstance(found[0], list) else found)
-
-
 def _no_directory(path: str) -> str:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not path.startswith("."):
         return (
@@ -151,6 +139,7 @@ def _no_directory(path: str) -> str:
     return f"there is no directory {path}: pass a folder with config.json, tokenizer.json and *.safetensors."
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The beginning of what an error says, as a sentence."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".") + "."

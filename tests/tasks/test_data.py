@@ -6,7 +6,7 @@ import time
 import pytest
 
 from whet.refusal import Refused
-from whet.tasks.jsonl import JsonLines
+from whet.tasks.data import Data
 
 ROWS = [{"prompt": f"{n} plus 1?", "answer": str(n + 1), "kind": "sum", "weight": n} for n in range(20)]
 
@@ -54,7 +54,7 @@ def judges(tmp_path_factory):
 
 
 def test_the_columns_become_problems_and_the_rest_is_kept(file):
-    task = JsonLines(file)
+    task = Data(file)
     problem = next(p for p in task.problems if p.prompt == "3 plus 1?")
     assert problem.answer == "4"
     assert problem.about["kind"] == "sum"
@@ -64,36 +64,36 @@ def test_the_columns_become_problems_and_the_rest_is_kept(file):
 
 
 def test_the_split_is_disjoint_stable_and_keeps_everything(file, tmp_path):
-    task = JsonLines(file, held_out=0.3)
+    task = Data(file, held_out=0.3)
     train, held = task.train(), task.evaluation()["held_out"]
     assert not {p.prompt for p in train} & {p.prompt for p in held}
     assert len(train) + len(held) == len(ROWS)
     assert len({p.id for p in train + held}) == len(ROWS)
-    longer = JsonLines(write(tmp_path / "more.jsonl", [{"prompt": "new", "answer": "1"}, *ROWS]), held_out=0.3)
+    longer = Data(write(tmp_path / "more.jsonl", [{"prompt": "new", "answer": "1"}, *ROWS]), held_out=0.3)
     assert {p.id for p in held} <= {p.id for p in longer.evaluation()["held_out"]}
 
 
 def test_at_least_one_problem_is_held_out_and_one_is_not(tmp_path):
     path = write(tmp_path / "two.jsonl", ROWS[:2])
     for share in (0.0, 0.01, 0.99):
-        task = JsonLines(path, held_out=share)
+        task = Data(path, held_out=share)
         assert len(task.train()) == len(task.evaluation()["held_out"]) == 1
 
 
 def test_a_prompt_met_again_has_its_own_id_on_the_same_side(tmp_path):
-    task = JsonLines(write(tmp_path / "again.jsonl", [*ROWS, *ROWS]), held_out=0.3)
+    task = Data(write(tmp_path / "again.jsonl", [*ROWS, *ROWS]), held_out=0.3)
     assert len({p.id for p in task.problems}) == 40
     assert not {p.prompt for p in task.train()} & {p.prompt for p in task.evaluation()["held_out"]}
 
 
 def test_columns_may_have_other_names_and_answers_may_be_numbers(tmp_path):
     path = write(tmp_path / "q.jsonl", [{"question": f"q{n}", "gold": n} for n in range(5)])
-    task = JsonLines(path, prompt="question", answer="gold")
+    task = Data(path, prompt="question", answer="gold")
     assert [p.answer for p in task.problems] == list("01234")
 
 
 def test_without_a_judge_the_answer_must_match_spaces_around_it_aside(file):
-    task = JsonLines(file)
+    task = Data(file)
     texts = [" 1\n", "1.0", "", "one"]
     assert [v.score for v in task.judge([task.problems[0]] * 4, texts)] == [1.0, 0.0, 0.0, 0.0]
 
@@ -121,24 +121,24 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_sentence(tmp_path, content
     path = tmp_path / "bad.jsonl"
     path.write_text(content)
     with pytest.raises(Refused, match=sentence) as refused:
-        JsonLines(str(path))
+        Data(str(path))
     assert "\n" not in str(refused.value)
 
 
 def test_a_missing_file_is_answered_with_the_nearest(file):
     with pytest.raises(Refused, match=r"the nearest in that folder is sums\.jsonl"):
-        JsonLines(file.replace("sums", "sum"))
+        Data(file.replace("sums", "sum"))
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(Refused, match="UTF-8"):
-        JsonLines(str(tmp_path / "x.jsonl"))
+        Data(str(tmp_path / "x.jsonl"))
 
 
 def test_a_share_that_is_none_is_refused(file):
     with pytest.raises(Refused, match="held_out"):
-        JsonLines(file, held_out=1.5)
+        Data(file, held_out=1.5)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_share_that_is_none_is_refused(file):
 )
 def test_a_judge_that_cannot_be_used_is_refused_in_one_sentence(file, judges, named, sentence):
     with pytest.raises(Refused, match=sentence) as refused:
-        JsonLines(file, judge_by=str(judges.parent / named))
+        Data(file, judge_by=str(judges.parent / named))
     assert "\n" not in str(refused.value)
 
 
@@ -160,7 +160,7 @@ def test_a_judge_that_cannot_be_used_is_refused_in_one_sentence(file, judges, na
 
 
 def verdicts(file, judges, function, texts, **options):
-    task = JsonLines(file, judge_by=f"{judges}:{function}", **options)
+    task = Data(file, judge_by=f"{judges}:{function}", **options)
     return task.judge([task.problems[3]] * len(texts), texts)
 
 
@@ -178,7 +178,7 @@ def test_open_arguments_get_every_column(file, judges):
 
 def test_a_file_without_answers_is_fine_for_a_judge_that_needs_none(judges, tmp_path):
     path = write(tmp_path / "open.jsonl", [{"prompt": "say"}, {"prompt": "more"}])
-    task = JsonLines(path, judge_by=f"{judges}:no_answer")
+    task = Data(path, judge_by=f"{judges}:no_answer")
     [verdict] = task.judge(task.problems[:1], ["abc"])
     assert (verdict.score, verdict.correct) == (3.0, True)
 
@@ -207,7 +207,7 @@ def test_whatever_a_judge_does_only_its_own_response_is_unknown(file, judges):
 
 
 def test_a_fast_judge_costs_less_than_a_millisecond_a_response(file, judges):
-    task = JsonLines(file, judge_by=f"{judges}:no_answer")
+    task = Data(file, judge_by=f"{judges}:no_answer")
     problems, texts = [task.problems[0]] * 3000, ["x"] * 3000
     task.judge(problems[:200], texts[:200])  # the workers have started
     started = time.perf_counter()
@@ -218,8 +218,8 @@ def test_a_fast_judge_costs_less_than_a_millisecond_a_response(file, judges):
 def test_a_script_without_a_main_guard_can_judge(file, judges, tmp_path):
     script = tmp_path / "mine.py"
     script.write_text(
-        "from whet.tasks.jsonl import JsonLines\n"
-        f"task = JsonLines({file!r}, judge_by={str(judges) + ':no_answer'!r})\n"
+        "from whet.tasks.data import Data\n"
+        f"task = Data({file!r}, judge_by={str(judges) + ':no_answer'!r})\n"
         "print(task.judge(task.problems[:1], ['abcd'])[0].score)\n"
     )
     ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
