@@ -19,7 +19,7 @@ from whet.refusal import Refused
 from whet.runs.store import Store, find
 from whet.train import Run, resume_run, start_run
 
-TIMED = ("seconds", "tokens_per_second")
+TIMED = ("seconds", "tokens_per_second", "peak_memory")
 
 
 def metrics(store):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class Draw:
     engine: Any
     task: Any
     rng: torch.Generator
+    tokens: list[int] = field(default_factory=list)  # of every response drawn, those filtered out included
 
     def __call__(
         self,
@@ -44,6 +45,7 @@ class Draw:
             problems, counts, temperature=temperature, top_p=top_p, greedy=greedy,
             max_tokens=self.task.max_tokens, seed=seed,
         )  # fmt: skip
+        self.tokens.append(int(sampled["length"].sum()))
         return judged(sampled, self.task.judge(sampled.problems, sampled.texts))
 
     def demonstrations(self, problems: Sequence[Problem]) -> Batch:

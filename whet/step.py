@@ -51,6 +51,7 @@ def step(engine: Any, task: Any, pool: Any, state: State, seed: int, progress: f
         batch = batch.having(**learner.first_seen(batch)).telling(**metrics.of_batch(batch), **told)
         for part in recipe.control:
             recipe = with_settings(recipe, call(part, {**run, "metrics": batch.told}, memories))
+    batch = batch.telling(drawn_tokens=float(sum(draw.tokens)))
     history = metrics.remembered(state.history, batch)
     return State(recipe, state.step + 1, memories, history), batch
 
@@ -92,6 +93,16 @@ def objective(recipe: Recipe) -> Callable[[Mapping[str, Tensor]], Tensor]:
         return groups.spread(kept["weight"] * total, mask).sum()
 
     return loss
+
+
+def halves_agree(engine: Any, state: State, batch: Batch) -> float:
+    """The cosine of the gradients of the two halves of a weighed batch, by the policy as it is now; makes no step."""
+    run, found = {"rng": generator(state.step), "step": state.step}, []
+    learner = engine.learner(objective(state.recipe), wanted(state.recipe), selector(state.recipe, run))
+    for half in batch.split(2):
+        learner.gradient(half)
+        found.append(torch.cat([x.flatten() for x in learner.gradients()]))
+    return float(torch.cosine_similarity(found[0], found[-1], dim=0)) if len(found) == 2 else float("nan")
 
 
 def selector(recipe: Recipe, run: Mapping[str, Any]) -> Callable[[Mapping[str, Tensor]], Tensor] | None:

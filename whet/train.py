@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from whet import __version__, checkpoints, describe, evaluate, shelf
+from whet import __version__, checkpoints, describe, evaluate, metrics, shelf
 from whet.batch import Batch
 from whet.draw import generator
 from whet.recipe import Recipe, Refused, lineage, with_settings
 from whet.runs.store import Evaluated, Store, find, fresh
-from whet.step import State, step
+from whet.step import State, halves_agree, step
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Run:
     model: str = ""
     steps: int | None = None
     budget: float | None = None
+    tokens: float | None = None
     seed: int = 0
     eval_every: int = 0
     eval_samples: int = 64
@@ -96,6 +97,7 @@ class Trainer:
         self.run, self.task, self.engine, self.store, self.view = run, task, engine, store, view
         self.state = State(recipe)
         self.spent = 0.0
+        self.tokens = 0.0
         self.unknown: list[tuple[int, int]] = []
         self.reasons: Counter[str] = Counter()
         problems = list(task.train())
@@ -108,7 +110,8 @@ class Trainer:
         """Share of the run that is done, by whichever bound is nearer."""
         by_steps = self.state.step / self.run.steps if self.run.steps else 0.0
         by_time = self.spent / self.run.budget if self.run.budget else 0.0
-        return min(max(by_steps, by_time), 1.0)
+        by_tokens = self.tokens / self.run.tokens if self.run.tokens else 0.0
+        return min(max(by_steps, by_time, by_tokens), 1.0)
 
     def go(self) -> tuple[str, str]:
         """Train until a bound is reached; returns how it ended, as a status and a sentence."""
@@ -133,14 +136,17 @@ class Trainer:
         self.state, batch = step(self.engine, self.task, self.pool, self.state, self.run.seed, self.progress())
         seconds = time.perf_counter() - began
         self.spent += seconds
+        self.tokens += batch.told["drawn_tokens"]
         self.unknown.append((sum(batch.unknown.values()), batch.drawn))
         self.reasons.update(batch.unknown)
-        told = {**batch.told, "seconds": seconds}
+        told = {**batch.told, "seconds": seconds, "peak_memory": metrics.peak_memory(self.engine)}
         if len(batch):
             told["tokens_per_second"] = told["sampled_tokens"] / seconds
             if self.state.step % KL_EVERY == 1:
                 told["kl"] = self.engine.kl_to_start(batch)
+                told["step_kl"] = metrics.step_kl(self.engine, batch)
             if self.state.step % KEEP_EVERY == 1:
+                told["half_agreement"] = halves_agree(self.engine, self.state, batch)
                 self.keep("train", batch.rows(range(min(len(batch), 64))))
         self.store.log(self.state.step, told)
         self.view.stepped(self.state.step, told, self.progress())
@@ -195,7 +201,7 @@ class Trainer:
 
 def start_run(run: Run, view: View | None = None) -> Store:
     """A new run, from the arguments to the report's data. Refused in one sentence where it cannot begin."""
-    run = replace(run, steps=DEFAULT_STEPS) if run.steps is None and run.budget is None else run
+    run = replace(run, steps=DEFAULT_STEPS) if not (run.steps or run.budget or run.tokens) else run
     recipe = with_settings(shelf.load(run.recipe), run.settings)
     task, engine, run = _prepared(run)
     folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(run.task).stem, run.seed)
@@ -219,6 +225,7 @@ def resume_run(
     trainer = Trainer(run, recipe, task, engine, store, view or View())
     trainer.state, trainer.spent = checkpoints.read(store.folder, engine, recipe)
     store.rewind(trainer.state.step)
+    trainer.tokens = float(sum(store.metrics("drawn_tokens").get("drawn_tokens", ((), ()))[1]))
     store.tell(run=asdict(run), steps=run.steps)
     store.status("running", f"It goes on from step {trainer.state.step}.")
     return _carried_through(trainer)
