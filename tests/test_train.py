@@ -20,7 +20,7 @@ from whet.report.facts import facts
 from whet.runs.store import Store, find
 from whet.train import Run, resume_run, start_run
 
-TIMED = ("seconds", "tokens_per_second")
+TIMED = ("seconds", "tokens_per_second", "peak_memory")
 
 
 def metrics(store):

@@ -36,11 +36,12 @@ STATE, SUMS = "run-state.pt", "checkpoint.json"
 class Ledger:
     """What a trainer remembers between steps besides the `State` of `step`.
 
-    `spent` is in seconds of training steps. `unknown` holds (unknown, drawn) of each of the last steps, `norms` the
+    `spent` is in seconds of training steps, `tokens` in sampled ones. `unknown` holds (unknown, drawn) of each of the last steps, `norms` the
     gradient norms that the spike guard compares with, `lost` the steps in a row that were not taken.
     """
 
     spent: float = 0.0
+    tokens: float = 0.0
     unknown: list[tuple[int, int]] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     norms: list[float] = field(default_factory=list)

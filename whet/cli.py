@@ -199,6 +199,16 @@ def base(
     out.print(f"base: [bold]{folder}[/]")
 
 
+def _more() -> None:
+    """The commands about several runs stand in their own file."""
+    from whet.compare.commands import more
+
+    app.add_typer(more)
+
+
+_more()
+
+
 # --- reading what was typed ------------------------------------------------------------------------------
 
 

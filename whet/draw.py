@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class Draw:
     engine: Any
     task: Any
     rng: torch.Generator
+    tokens: list[int] = field(default_factory=list)  # of every response drawn, those filtered out included
 
     def __call__(
         self,
@@ -41,26 +42,31 @@ class Draw:
         """`responses` to each problem: a number, or one number for each; by the starting model if `reference`."""
         counts = [responses] * len(problems) if isinstance(responses, int) else list(responses)
         more = {"reference": True} if reference else {}
-        return self.judge(self.engine.sample(
+        return self.judge(self._counted(self.engine.sample(
             problems, counts, temperature=temperature, top_p=top_p, greedy=greedy,
             max_tokens=self.task.max_tokens, seed=self._seed(), **more,
-        ))  # fmt: skip
+        )))  # fmt: skip
 
     def begin(self, problems: Sequence[Problem], responses: int, temperature: float, tokens: int) -> Batch:
         """The first `tokens` of so many responses to each problem, not judged yet."""
-        return self.engine.sample(
+        return self._counted(self.engine.sample(
             problems, [responses] * len(problems), temperature=temperature, max_tokens=tokens, seed=self._seed()
-        )
+        ))  # fmt: skip
 
     def resume(self, batch: Batch, tokens: int) -> Batch:
         """The unfinished responses of a batch at most `tokens` longer, within the task's bound, by today's policy."""
         room = (self.task.max_tokens - batch["length"]).clamp(max=tokens) * ~batch["finished"]
         parts = [(int(n), batch.where(room == n)) for n in room.unique()]
-        return join([self.engine.resume(part, max_tokens=n, seed=self._seed()) if n else part for n, part in parts])
+        longer = [self.engine.resume(part, max_tokens=n, seed=self._seed()) if n else part for n, part in parts]
+        return self._counted(join(longer), before=int(batch["length"].sum()))
 
     def judge(self, batch: Batch) -> Batch:
         """The batch with its verdicts."""
         return judged(batch, self.task.judge(batch.problems, batch.texts))
+
+    def _counted(self, batch: Batch, before: int = 0) -> Batch:
+        self.tokens.append(int(batch["length"].sum()) - before)
+        return batch
 
     def _seed(self) -> int:
         return int(torch.randint(2**62, (), generator=self.rng))

@@ -6,6 +6,7 @@ from math import comb
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
@@ -25,6 +26,11 @@ METRICS: dict[str, Metric] = {
     "reward": Metric("reward", "responses of the batch", "mean of the summed reward parts", 1),
     "correct": Metric("share", "responses of the batch", "mean of `correct`: pass@1 on the training problems", 1),
     "entropy": Metric("nats", "tokens of the batch", "mean sampled_entropy"),
+    "entropy_early": Metric("nats", "tokens in the first quarter of their response", "mean sampled_entropy"),
+    "entropy_late": Metric("nats", "tokens in the last quarter of their response", "mean sampled_entropy"),
+    "distinct": Metric("share", "responses of the batch", "different texts to a problem / responses to it, mean"),
+    "distinct_answers": Metric("share", "responses of the batch", "the same of what stands after the last `=`"),
+    "distinct_right": Metric("share", "right responses of the batch", "different right texts / right responses"),
     "length": Metric("tokens", "responses of the batch", "mean length, end token included"),
     "finished": Metric("share", "responses of the batch", "mean of `finished`: ended by themselves", 1),
     "silent_groups": Metric("share", "problems of the batch", "problems whose advantages are all zero", -1),
@@ -32,12 +38,18 @@ METRICS: dict[str, Metric] = {
     "unknown": Metric("share", "responses drawn", "responses that the judge could not judge", -1),
     "drawn": Metric("responses", "the step", "responses sampled, those filtered out included"),
     "sampled_tokens": Metric("tokens", "the step", "Σ length of the batch"),
+    "drawn_tokens": Metric("tokens", "the step", "Σ length of all responses drawn: the currency of token budgets"),
     "loss": Metric("1", "the batch", "Σ weight · (loss + penalties)"),
     "clip_fraction": Metric("share", "kept tokens with advantage ≠ 0", "tokens to which the loss gives no gradient"),
     "ratio_max": Metric("1", "kept tokens", "largest π / π_old"),
+    "ratio_tail": Metric("share", "kept tokens", "tokens with π / π_old outside 0.5 … 2"),
+    "effective_samples": Metric("share", "kept tokens", "(Σ r)² / (n Σ r²) with r = π / π_old; 1 when all are alike"),
     "sampler_gap": Metric("nats", "kept tokens", "largest |logp - sampled_logp| at the first pass", -1),
     "grad_norm": Metric("1", "the update", "norm of the gradient before clipping"),
+    "half_agreement": Metric("1", "the batch", "cosine of the gradients of its two halves, after the update"),
     "kl": Metric("nats per token", "tokens of a sample of responses", "mean k3 of π to the start: e^-x - 1 + x"),
+    "step_kl": Metric("nats per token", "tokens of a sample of responses", "mean k3 of π before the update to π after"),
+    "peak_memory": Metric("MiB", "the process", "largest memory so far: of the GPU where the model is on one"),
     "not_taken": Metric("steps", "the step", "1 where a number was not finite, so that no step was taken", -1),
     "spikes": Metric("optimiser steps", "the update", "left out because the gradient norm was a spike", -1),
     "seconds": Metric("s", "the step", "wall time"),
@@ -59,6 +71,8 @@ def of_batch(batch: Batch) -> dict[str, float]:
         "reward": mean("reward"),
         "correct": mean("correct"),
         "entropy": float(groups.batch_mean(batch["sampled_entropy"], whole & mine[:, None])),
+        **_by_position(batch["sampled_entropy"], batch["length"], whole & mine[:, None]),
+        **_diversity(batch, mine),
         "length": mean("length"),
         "finished": mean("finished"),
         "silent_groups": 1 - float((loud / groups.size(batch["group"])).sum() / (batch["group"].max() + 1)),
@@ -66,6 +80,38 @@ def of_batch(batch: Batch) -> dict[str, float]:
         "unknown": sum(batch.unknown.values()) / max(batch.drawn, 1),
         "drawn": float(batch.drawn),
         "sampled_tokens": float(batch["length"][mine].sum()),
+    }
+
+
+def _by_position(entropy: Tensor, length: Tensor, mine: Tensor) -> dict[str, float]:
+    """Entropy where responses begin and where they end: a quarter of each, at least one token."""
+    position, length = torch.arange(mine.shape[1]), length[:, None]
+    parts = {"entropy_early": mine & (4 * position < length), "entropy_late": mine & (4 * (position + 1) > 3 * length)}
+    return {name: float(groups.batch_mean(entropy, part)) for name, part in parts.items() if part.any()}
+
+
+def _diversity(batch: Batch, mine: Tensor) -> dict[str, float]:
+    """How many of the responses to one problem are different: texts, final answers, and texts that are right."""
+    rows = [(g, batch.texts[i]) for i, g in enumerate(batch["group"].tolist()) if mine[i]]
+    right = [row for row, ok in zip(rows, batch["correct"][mine].tolist(), strict=True) if ok]
+    answers = [(g, text.rpartition("=")[2].strip()) for g, text in rows]
+    found = {"distinct": rows, "distinct_answers": answers, "distinct_right": right}
+    return {name: len(set(some)) / len(some) for name, some in found.items() if some}
+
+
+def ratios(ratio: Tensor) -> dict[str, float]:
+    """What importance ratios [m] of kept tokens tell: tails, and how many samples they are worth.
+
+    >>> {name: round(value, 4) for name, value in ratios(torch.tensor([1., 1., 4., 0.25])).items()}
+    {'ratio_max': 4.0, 'ratio_tail': 0.5, 'effective_samples': 0.5409}
+    """
+    if not len(ratio):
+        return {"ratio_max": 1.0, "ratio_tail": 0.0, "effective_samples": 1.0}
+    scaled = (ratio.double() / ratio.max().double()).nan_to_num(1.0)  # inf / inf
+    return {
+        "ratio_max": float(ratio.max()),
+        "ratio_tail": float(((ratio < 0.5) | (ratio > 2)).float().mean()),
+        "effective_samples": float(scaled.sum() ** 2 / (len(scaled) * (scaled**2).sum())),
     }
 
 

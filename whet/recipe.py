@@ -51,6 +51,23 @@ class Remembers:
     start: Any
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What a paper says will happen, so that `whet verify` can run it.
+
+    `measure` (a name of whet/compare/measure.py) goes `direction` (up, down or same) in this recipe, compared with
+    the recipe `versus` at equal budget, or with `start`, its own beginning; on the task `on`. `figure` is the paper's
+    own number, and `where` the place it stands.
+    """
+
+    measure: str
+    versus: str
+    direction: str
+    figure: str
+    where: str
+    on: str = "compose"
+
+
 @dataclass(frozen=True, eq=False)
 class Recipe:
     """A method: what happens at each stage, what is new in it, and what it claims about itself.
@@ -76,16 +93,17 @@ class Recipe:
     control: tuple[Remembers, ...] = ()
     claims: tuple[str, ...] = ()
     departs: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     shelf: str = "objective"
     base: "Recipe | None" = field(default=None, repr=False)
     added: "Recipe | None" = field(default=None, repr=False)
 
     def with_(self, **changes: Any) -> "Recipe":
-        """The same recipe with some stages changed; claims and departures do not carry over."""
+        """The same recipe with some stages changed; claims, departures and findings do not carry over."""
         unknown = set(changes) - set(self.__dataclass_fields__)
         if unknown:
             raise Refused(_no_such("stage", sorted(unknown)[0], STAGES))
-        return replace(self, **{"base": self, "added": None, "claims": (), "departs": (), **changes})
+        return replace(self, **{"base": self, "added": None, "claims": (), "departs": (), "findings": (), **changes})
 
     def parts(self, *stages: str) -> list[tuple[str, Part | Remembers]]:
         """Every part with its stage, in the order of the flow; only those stages when some are named."""

@@ -92,7 +92,7 @@ def _from_file(term: str) -> "Recipe":
 
 
 def index() -> dict[str, dict[str, Any]]:
-    """Recipe name → file, title, date, what is new, base, stages, needs, shelf, claims, departs. Cheap."""
+    """Recipe name → file, title, date, what is new, base, stages, needs, shelf, claims, departs, findings. Cheap."""
     cache = _cache()
     try:
         return json.loads(cache.read_text())
@@ -117,6 +117,8 @@ def _cache() -> Path:
 
 
 def _index() -> dict[str, dict[str, Any]]:
+    from dataclasses import asdict
+
     from whet.recipe import contribution, scored
 
     rows = {}
@@ -134,6 +136,7 @@ def _index() -> dict[str, dict[str, Any]]:
                 "shelf": recipe.shelf,
                 "claims": list(recipe.claims),
                 "departs": list(recipe.departs),
+                "findings": [asdict(finding) for finding in recipe.findings],
             }
     return rows
 

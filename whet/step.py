@@ -50,6 +50,7 @@ def step(engine: Any, task: Any, pool: Any, state: State, seed: int, progress: f
         batch = batch.having(**learner.first_seen(batch)).telling(**metrics.of_batch(batch), **told)
         for part in recipe.control:
             recipe = with_settings(recipe, call(part, {**run, "metrics": batch.told}, memories))
+    batch = batch.telling(drawn_tokens=float(sum(draw.tokens)))
     history = metrics.remembered(state.history, batch)
     return State(recipe, state.step + 1, memories, history), batch
 

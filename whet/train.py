@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from whet import checkpoints, evaluate, guards, identity, selfcheck, shelf
+from whet import checkpoints, closely, evaluate, guards, identity, selfcheck, shelf
 from whet.batch import Batch
 from whet.draw import generator
 from whet.models import lora
@@ -37,6 +37,7 @@ class Run:
     model: str = ""
     steps: int | None = None
     budget: float | None = None
+    tokens: float | None = None
     seed: int = 0
     eval_every: int = 0
     eval_samples: int = 64
@@ -122,7 +123,8 @@ class Trainer:
         """Share of the run that is done, by whichever bound is nearer."""
         by_steps = self.state.step / self.run.steps if self.run.steps else 0.0
         by_time = self.ledger.spent / self.run.budget if self.run.budget else 0.0
-        return min(max(by_steps, by_time), 1.0)
+        by_tokens = self.ledger.tokens / self.run.tokens if self.run.tokens else 0.0
+        return min(max(by_steps, by_time, by_tokens), 1.0)
 
     def go(self) -> tuple[str, str]:
         """Train until a bound is reached; returns how it ended, as a status and a sentence."""
@@ -155,14 +157,17 @@ class Trainer:
         if batch.unknown:
             self.store.tell(unknown=dict(self.ledger.reasons))
             self.view.unknown(self.ledger.reasons)
-        told = {**batch.told, "seconds": seconds}
+        self.ledger.tokens += batch.told["drawn_tokens"]
+        told = {**batch.told, "seconds": seconds, "peak_memory": closely.peak_memory(self.engine)}
         if self.guard.spike:
             told["spikes"] = float(watch.spikes)
         if len(batch):
             told["tokens_per_second"] = told["sampled_tokens"] / seconds
             if self.state.step % KL_EVERY == 1:
                 told["kl"] = self.engine.kl_to_start(batch)
+                told["step_kl"] = closely.step_kl(self.engine, batch)
             if self.state.step % KEEP_EVERY == 1:
+                told["half_agreement"] = closely.halves_agree(self.engine, self.state, batch)
                 self.keep("train", batch.rows(range(min(len(batch), 64))))
         self.store.log(self.state.step, told)
         self.view.stepped(self.state.step, told, self.progress())
@@ -277,7 +282,7 @@ class Trainer:
 
 def start_run(run: Run, view: View | None = None) -> Store:
     """A new run, from the arguments to the report's data. Refused in one sentence where it cannot begin."""
-    run = replace(run, steps=DEFAULT_STEPS) if run.steps is None and run.budget is None else run
+    run = replace(run, steps=DEFAULT_STEPS) if not (run.steps or run.budget or run.tokens) else run
     if run.name and slug(run.name) != run.name:
         raise Refused(f"A run cannot be named {run.name!r}: use letters, digits and + _ . - only.")
     guard, typed = guards.Guard.of(run.settings)

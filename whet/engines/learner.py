@@ -11,6 +11,7 @@ from whet.batch import Batch
 from whet.engines import forward, relaxed
 from whet.engines.forward import Rows
 from whet.fields import FIELDS
+from whet.metrics import ratios
 from whet.refusal import NotFinite
 
 if TYPE_CHECKING:
@@ -160,9 +161,8 @@ def told(batch: Batch, seen: Mapping[str, Tensor]) -> dict[str, float]:
     if "age" in batch.fields:
         own = own & (batch["age"] == 0)
     silenced = loud & (seen["push"] == 0)
-    found = {"clip_fraction": float(silenced.sum() / loud.sum().clamp(min=1)), "ratio_max": 1.0}
-    if "old_logp" in batch.fields and kept.any():
-        found["ratio_max"] = float((logp - batch["old_logp"])[kept].max().exp())
+    moved = logp - batch["old_logp"] if "old_logp" in batch.fields else torch.zeros_like(logp)
+    found = {"clip_fraction": float(silenced.sum() / loud.sum().clamp(min=1)), **ratios(moved[kept].exp())}
     if "sampled_logp" in batch.fields and own.any():
         found["sampler_gap"] = float((logp - batch["sampled_logp"])[own].abs().max())
     return found

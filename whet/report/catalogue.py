@@ -20,12 +20,14 @@ UNTESTED = "not tested yet"
 
 
 def verdicts(folder: Path) -> dict[str, str]:
-    """Recipe → what `whet verify` found, from the files in results/."""
-    found = {}
+    """Recipe → what `whet verify` found, from the files in results/: a verdict for each finding."""
+    found: dict[str, list[str]] = {}
     for path in sorted(folder.glob("finding-*.json")):
-        finding = json.loads(path.read_text())
-        found[finding["recipe"]] = finding["verdict"]
-    return found
+        one = json.loads(path.read_text())
+        said = f"{one['verdict']}: {one['words']}" if "words" in one else one["verdict"]
+        what = f"{one['measure']}, {one['task']}: " if "measure" in one else ""
+        found.setdefault(one["recipe"], []).append(what + said)
+    return {recipe: "; ".join(said) for recipe, said in found.items()}
 
 
 def catalogue(recipes: dict[str, Recipe], verdict: dict[str, str]) -> str:
@@ -105,7 +107,7 @@ def _recipe(recipe: Recipe, verdict: str) -> list[str]:
         f"- built on it: {', '.join(children) or 'nothing yet'}",
         f"- needs: {needs}",
         f"- claims, each checked by a law: {', '.join(recipe.claims).replace('_', ' ') or 'none'}",
-        f"- finding: {verdict}",
+        *_findings(recipe, verdict),
         "",
         "| stage | part | reads | from |",
         "|---|---|---|---|",
@@ -125,6 +127,17 @@ def _recipe(recipe: Recipe, verdict: str) -> list[str]:
     if recipe.departs:
         lines += ["", "Departs from the paper:", "", *(f"- {line}" for line in recipe.departs)]
     return lines
+
+
+def _findings(recipe: Recipe, verdict: str) -> list[str]:
+    """What the paper says will happen, with its own figure, and what `whet verify` found."""
+    said = {"up": "higher than", "down": "lower than", "same": "the same as"}
+    lines = [
+        f"- finding: {one.measure} {said[one.direction]} {'at the start' if one.versus == 'start' else one.versus}, "
+        f"on {one.on}; the paper: {one.figure} ({one.where})"
+        for one in recipe.findings
+    ]
+    return [*lines, f"- found here: {verdict}"]
 
 
 def family(recipes: dict[str, Recipe]) -> str:

@@ -1,0 +1,339 @@
+"""What goes wrong in a run, in plain words and with the number, and which recipes are meant for that.
+
+The bounds are ours: they are where a reader of curves would begin to ask, not where a run is lost.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from whet import shelf
+from whet.compare import laws
+from whet.compare.measure import Evaluations, measure
+from whet.evaluate import pass_at
+from whet.runs.curve import powers
+from whet.runs.store import Store
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that goes wrong: its name, a sentence with the number, and recipes that are meant for it."""
+
+    name: str
+    sentence: str
+    meant: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Course:
+    """The metrics of a run: the mean of the first and of the last fifth of the updates, and all known values."""
+
+    store: Store
+
+    def known(self, name: str) -> list[float]:
+        """Every logged value that is a number."""
+        found = self.store.metrics(name).get(name)
+        return [] if found is None else [float(x) for x in found[1] if x == x]
+
+    def ends(self, name: str) -> tuple[float, float] | None:
+        """First and last fifth; None with fewer than five values."""
+        values = self.known(name)
+        few = len(values) // 5
+        return (sum(values[:few]) / few, sum(values[-few:]) / few) if few else None
+
+    def late(self, name: str, default: float = 0.0) -> float:
+        """The mean of the last fifth, or of the little there is; the default where there is nothing."""
+        values = self.known(name)
+        tail = values[-max(1, len(values) // 5) :]
+        return sum(tail) / len(tail) if tail else default
+
+
+def troubles(store: Store) -> list[Trouble]:
+    """Everything that is found, in the order in which to look at it."""
+    course = Course(store)
+    there = shelf.index()
+    found = [one for check in CHECKS for one in check(course)]
+    return [Trouble(t.name, t.sentence, tuple(name for name in t.meant if name in there)) for t in found]
+
+
+def _unknowns(run: Course) -> list[Trouble]:
+    share = run.late("unknown")
+    if share <= 0:
+        return []
+    return [
+        Trouble(
+            "reward unknown",
+            f"the judge could not judge {share:.1%} of the responses at the end: look at "
+            "them before anything else, since they leave every baseline.",
+            (),
+        )
+    ]
+
+
+def _nothing_learned(run: Course) -> list[Trouble]:
+    ends = run.ends("correct")
+    if ends is None or ends[1] - ends[0] > 0.02 or ends[0] > 0.95:
+        return []
+    word = "fell" if ends[1] < ends[0] - 0.02 else "stayed"
+    return [
+        Trouble(
+            "no progress",
+            f"the share of right answers while training {word}: {ends[0]:.1%} at first, {ends[1]:.1%} at the end.",
+            ("dynamic_sampling", "e3_budget", "srft", "mutual_rl_sgt"),
+        )
+    ]
+
+
+def _entropy(run: Course) -> list[Trouble]:
+    ends = run.ends("entropy")
+    if ends is None:
+        return []
+    first, last = ends
+    if last < 0.2 * first or last < 0.02:
+        right = run.late("correct")
+        fine = " The problems are nearly solved, so that may be all right." if right > 0.95 else ""
+        names = (
+            "clip_higher",
+            "clip_cov",
+            "kl_cov",
+            "adaptive_entropy_control",
+            "confucius_ter",
+            "entropy_advantage",
+            "e3_temperature",
+            "w_reinforce",
+        )
+        return [
+            Trouble(
+                "entropy collapse",
+                f"entropy fell from {first:.3f} to {last:.3f} nats per token: the policy "
+                f"has stopped trying other answers, at {right:.0%} right.{fine}",
+                names,
+            )
+        ]
+    if last > 1.5 * first and last > 0.5:
+        return [
+            Trouble(
+                "entropy explosion",
+                f"entropy rose from {first:.3f} to {last:.3f} nats per token: the policy comes apart.",
+                ("aepo", "confucius_ter", "w_reinforce", "topr"),
+            )
+        ]
+    return []
+
+
+def _signal(run: Course) -> list[Trouble]:
+    silent = run.late("silent_groups")
+    if silent <= 0.5:
+        return []
+    right = run.late("correct")
+    why = "all right" if right > 0.5 else "all wrong"
+    names = ("dynamic_sampling", "e3_budget", "hora", "sign_advantage", "eframe", "passk_training")
+    return [
+        Trouble(
+            "no signal",
+            f"{silent:.0%} of the problems gave no gradient at the end, most of them because every response was {why}.",
+            names,
+        )
+    ]
+
+
+def _length(run: Course) -> list[Trouble]:
+    found, ends = [], run.ends("length")
+    if ends is not None and (ends[1] > 1.5 * ends[0] or ends[1] < ends[0] / 1.5):
+        way = "longer" if ends[1] > ends[0] else "shorter"
+        names = ("dr_grpo", "overlong", "icr", "expthink") if way == "longer" else ("dr_grpo", "luspo", "token_mean")
+        found.append(
+            Trouble(
+                "length drift", f"responses got {way}: {ends[0]:.1f} tokens at first, {ends[1]:.1f} at the end.", names
+            )
+        )
+    whole = run.late("finished", 1.0)
+    if whole < 0.9:
+        found.append(
+            Trouble(
+                "cut off",
+                f"{1 - whole:.0%} of the responses at the end were cut off before they ended.",
+                ("overlong", "overlong_filter"),
+            )
+        )
+    return found
+
+
+def _ratios(run: Course) -> list[Trouble]:
+    worst, tail, worth = (
+        max(run.known("ratio_max"), default=1.0),
+        run.late("ratio_tail"),
+        run.late("effective_samples", 1),
+    )
+    found = []
+    if worst > 10 or tail > 0.01 or worth < 0.5:
+        names = ("gspo", "gmpo", "cispo", "sapo", "vespo", "dual_clip", "opsm")
+        found.append(
+            Trouble(
+                "ratio tails",
+                f"the largest ratio of new to old policy was {worst:.3g}; at the end {tail:.1%} "
+                f"of the tokens lay outside 0.5 … 2, and the tokens were worth {worth:.0%} of their number.",
+                names,
+            )
+        )
+    gap = max(run.known("sampler_gap"), default=0.0)
+    if gap > 0.1:
+        found.append(
+            Trouble(
+                "sampler and learner differ", f"by up to {gap:.3g} nats on one token.", ("rollout_is", "sequence_is")
+            )
+        )
+    clipped = run.late("clip_fraction")
+    if clipped > 0.3:
+        found.append(
+            Trouble(
+                "clipping",
+                f"{clipped:.0%} of the tokens with an advantage got no gradient at the end.",
+                ("cispo", "dro", "sapo", "clip_higher"),
+            )
+        )
+    return found
+
+
+def _gradient(run: Course) -> list[Trouble]:
+    norms, found = sorted(run.known("grad_norm")), []
+    if norms and norms[-1] > 10 * norms[len(norms) // 2] > 0:
+        found.append(
+            Trouble(
+                "gradient spikes",
+                f"the largest gradient norm, {norms[-1]:.3g}, is "
+                f"{norms[-1] / norms[len(norms) // 2]:.0f} times the middle one.",
+                ("c3po", "gmpo", "aepo"),
+            )
+        )
+    halves = run.known("half_agreement")
+    if len(halves) >= 3 and sum(halves) / len(halves) < 0.05:
+        found.append(
+            Trouble(
+                "noisy gradient",
+                f"the gradients of the two halves of a batch agree with a cosine of only "
+                f"{sum(halves) / len(halves):.3f}: more responses, or a better baseline.",
+                ("rloo", "opo", "dynamic_sampling"),
+            )
+        )
+    return found
+
+
+def _held_out(run: Course) -> list[Trouble]:
+    both, found = Evaluations.of(run.store), []
+    lost = measure(run.store, "forgetting") if both.before and both.after else None
+    if lost is not None and lost > 0.03:
+        found.append(
+            Trouble(
+                "forgetting",
+                f"pass@1 fell by {100 * lost:.1f} points on {', '.join(both.elsewhere)}, which "
+                f"is not trained, at a KL of {run.late('kl'):.3g} nats per token to the start.",
+                ("k1_reward", "k3_loss", "k2_loss", "apo_dads"),
+            )
+        )
+    before, after = both.before.get(both.focus), both.after.get(both.focus)
+    if before and after:
+        k = powers([*before, *after])[-1]
+        first, last = pass_at(before, k), pass_at(after, k)
+        if k > 1 and last < first - 0.02:
+            found.append(
+                Trouble(
+                    "narrowing",
+                    f"pass@{k} on {both.focus} fell from {first:.1%} to {last:.1%}: the policy "
+                    "no longer solves what it could.",
+                    ("w_reinforce", "nsr", "pkpo", "passk_training", "entropy_advantage"),
+                )
+            )
+    reward, right = run.ends("reward"), run.ends("correct")
+    if reward and right and reward[1] > reward[0] + 0.02 and right[1] < right[0] - 0.02:
+        found.append(
+            Trouble(
+                "reward and answers part",
+                f"reward rose by {reward[1] - reward[0]:.3f} while right answers "
+                f"fell by {100 * (right[0] - right[1]):.1f} points: the reward is being gamed.",
+                (),
+            )
+        )
+    return found
+
+
+CHECKS: Sequence[Callable[[Course], list[Trouble]]] = (
+    _unknowns,
+    _nothing_learned,
+    _signal,
+    _entropy,
+    _length,
+    _ratios,
+    _gradient,
+    _held_out,
+)
+
+
+def report(store: Store) -> Group:
+    """What `whet doctor` prints."""
+    status, sentence = store.state
+    head: list[Any] = [Text(store.name, "bold"), Text(f"{status}: {sentence}", "dim")]
+    found = troubles(store)
+    for one in found:
+        head.append(Text.assemble("\n", (one.name, "bold yellow"), ": ", one.sentence))
+        if one.meant:
+            head.append(Text(f"  meant for that: {', '.join(one.meant)}", "cyan"))
+    if store.steps < 5:
+        head.append(Text(f"\nOnly {store.steps} updates were logged: too few to see a course.", "yellow"))
+    elif not found:
+        head.append(
+            Text(
+                "\nNothing that is looked for goes wrong: entropy, signal, length, ratios, gradient, unknown "
+                "rewards, forgetting and pass@k at large k are within bounds.",
+                "green",
+            )
+        )
+    return Group(*head)
+
+
+def laws_of(store: Store, beta: float) -> Group:
+    """What `whet laws` prints of one run."""
+    lines: list[Any] = [Text(store.name, "bold")]
+    law = laws.exchange([store])
+    if "a" in law:
+        lines.append(
+            Text(
+                f"entropy and reward (2505.22617): R = {law['b']:.3f} - {law['a']:.3f} e^H with R² {law['r2']:.2f} "
+                f"over H from {law['low']:.3f} to {law['high']:.3f} nats; at H = 0 it says {law['ceiling']:.1%}"
+            )
+        )
+    else:
+        lines.append(Text("entropy and reward: too few points that differ in entropy for a fit"))
+    both = Evaluations.of(store)
+    before, after = both.before.get(both.focus), both.after.get(both.focus)
+    if before and after:
+        ks = powers([*before, *after])
+        at = laws.crossing(*([[k, pass_at(rows, k)] for k in ks] for rows in (before, after)))
+        said = (
+            f"from k = {at} on the base solves more"
+            if at
+            else f"the base is not ahead at any k up to {ks[-1]} after lagging"
+        )
+        lines.append(Text(f"crossing of pass@k (2504.13837), {both.focus}: {said}"))
+        scores = [float(i < row.right) for row in before for i in range(row.tries)]
+        limit = laws.tilted(scores, beta)
+        lines.append(
+            Text(
+                f"alignment limit (2605.07105), β = {beta:g}: the best policy gains {100 * limit['gain']:.1f} points at "
+                f"{limit['kl']:.3f} nats a response over the base's {sum(scores) / len(scores):.1%}; the samples count "
+                f"for {limit['effective']:.0%}. Reached: {100 * (pass_at(after, 1) - pass_at(before, 1)):+.1f} points at "
+                f"{Course(store).late('kl') * Course(store).late('length'):.3f} nats (KL per token × length)"
+            )
+        )
+        for n in (2, 4, 16):
+            bound = laws.best_of([0.0, 1.0], n)["kl"]
+            if n <= ks[-1]:
+                lines.append(
+                    Text(
+                        f"  best of {n}: {100 * (pass_at(before, n) - pass_at(before, 1)):+.1f} points at no more than {bound:.3f} nats"
+                    )
+                )
+    return Group(*lines)

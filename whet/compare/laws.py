@@ -1,0 +1,114 @@
+"""Laws that papers state, fitted to runs or computed exactly on a small example.
+
+entropy-performance   R = -a e^H + b                     Cui et al. 2025 (2505.22617), section 3
+covariance identity   dH = -Cov(log π, dz) + O(dz²)      the same, section 4
+alignment limit       E_π r - E_ref r = β (KL(π|ref) + KL(ref|π)) for π ∝ ref e^{r/β}     2605.07105
+best of N             KL(π_N | π) ≤ log N - (N-1)/N
+crossing of pass@k    the k from which the base solves more than the trained model        2504.13837
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from whet.runs.store import Store
+
+
+def exchange(stores: Sequence[Store], most: int = 40) -> dict[str, Any]:
+    """Entropy against reward over the runs of a recipe, and the law's a and b where two entropies differ.
+
+    `points` are [H in nats, R as pass@1 on the training problems]; `ceiling` is b - a, the reward at H = 0.
+    """
+    from whet.report.smooth import smoothed, thinned
+
+    points: list[list[float]] = []
+    for store in stores:
+        found = store.metrics("entropy", "correct")
+        if len(found) == 2:
+            lines = [smoothed(thinned(*found[name], most)[1]) for name in ("entropy", "correct")]
+            points += [[float(f"{x:.5g}") for x in row] for row in zip(*lines, strict=False)]
+    return {"points": points, **(fit(points) or {})}
+
+
+def fit(points: Sequence[Sequence[float]]) -> dict[str, float] | None:
+    """Least squares of R on e^H; None where fewer than three points or no two entropies differ.
+
+    >>> law = fit([[0.0, 0.6], [0.5, 0.567564], [1.0, 0.514086], [1.5, 0.425916]])
+    >>> {name: round(law[name], 5) for name in ("a", "b", "ceiling")}
+    {'a': 0.05, 'b': 0.65, 'ceiling': 0.6}
+    """
+    from scipy import stats
+
+    xs = [math.exp(h) for h, _ in points]
+    if len(points) < 3 or max(xs) - min(xs) < 1e-6:
+        return None
+    line = stats.linregress(xs, [r for _, r in points])
+    return {
+        "a": -float(line.slope), "b": float(line.intercept), "ceiling": float(line.intercept + line.slope),
+        "r2": float(line.rvalue**2), "low": min(h for h, _ in points), "high": max(h for h, _ in points),
+    }  # fmt: skip
+
+
+def entropy_change(logits: Sequence[float], moved: Sequence[float]) -> tuple[float, float]:
+    """The change of a softmax policy's entropy when its logits move: exactly, and by the covariance identity.
+
+    >>> z, pi = [1.0, 0.0, -1.0], [0.665241, 0.244728, 0.090031]
+    >>> exact, told = entropy_change(z, [1e-4 * p * a for p, a in zip(pi, [0.439117, -1.060883, -0.360883])])
+    >>> f"{exact:.5e} {told:.5e}"
+    '-1.23707e-05 -1.23705e-05'
+    """
+    import numpy as np
+    from scipy.special import log_softmax
+
+    z, dz = np.asarray(logits, dtype=float), np.asarray(moved, dtype=float)
+    before, after = log_softmax(z), log_softmax(z + dz)
+    pi = np.exp(before)
+    exact = -(np.exp(after) * after).sum() + (pi * before).sum()
+    cov = (pi * before * dz).sum() - (pi * before).sum() * (pi * dz).sum()
+    return float(exact), float(-cov)
+
+
+def tilted(scores: Sequence[float], beta: float) -> dict[str, float]:
+    """What the best policy at a KL price β could gain over samples of the base: gain, and the samples it is worth.
+
+    For π ∝ base · e^{r/β}: gain = Cov(r, e^{r/β}) / E e^{r/β} = β · Jeffreys divergence; `kl` is KL(π | base).
+
+    >>> {name: round(value, 4) for name, value in tilted([0.0] * 5 + [1.0] * 3 + [2.0] * 2, 1.0).items()}
+    {'gain': 0.6501, 'kl': 0.3228, 'effective': 0.5722}
+    """
+    import numpy as np
+
+    r = np.asarray(scores, dtype=float)
+    e = np.exp((r - r.max()) / beta)
+    w = e / e.sum()
+    gain = float((w * r).sum() - r.mean())
+    kl = float((w * np.log(np.maximum(w * len(r), 1e-300))).sum())
+    return {"gain": gain, "kl": kl, "effective": float(1 / (w**2).sum() / len(r))}
+
+
+def best_of(scores: Sequence[float], n: int) -> dict[str, float]:
+    """Best of n responses drawn from these: expected score and the bound on its KL to the base, in nats.
+
+    >>> {name: round(value, 4) for name, value in best_of([0.0] * 5 + [1.0] * 3 + [2.0] * 2, 4).items()}
+    {'score': 1.5279, 'kl': 0.6363}
+    """
+    import numpy as np
+
+    r = np.sort(np.asarray(scores, dtype=float))
+    share = (np.arange(len(r) + 1) / len(r)) ** n
+    return {"score": float((np.diff(share) * r).sum()), "kl": math.log(n) - (n - 1) / n}
+
+
+def crossing(base: Sequence[Sequence[float]], trained: Sequence[Sequence[float]]) -> int | None:
+    """The smallest k of rows [k, pass@k, …] from which the base is ahead although it began behind; None if never.
+
+    >>> crossing([[1, .2], [2, .36], [4, .59]], [[1, .3], [2, .45], [4, .5625]])
+    4
+    """
+    ahead = {int(row[0]): row[1] for row in base}
+    rows = [(int(row[0]), row[1]) for row in trained if int(row[0]) in ahead]
+    if not rows or ahead[rows[0][0]] >= rows[0][1]:
+        return None
+    behind = [k for k, value in rows if value >= ahead[k]]
+    later = [k for k, _ in rows if k > max(behind)]
+    return later[0] if later else None

@@ -1,0 +1,136 @@
+"""A study: the same sweep of learning rates for every recipe, on seeds of its own, and then the comparison."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from whet.compare.maths import parted
+from whet.compare.measure import meaning, measure
+from whet.compare.plan import Plan
+from whet.compare.result import Result
+from whet.compare.work import carry_out
+from whet.refusal import Refused
+from whet.runs.files import write_aside
+
+LR = "update.lr"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A plan for each task, whose arms have their learning rates; and every rate that was tried, with its score."""
+
+    plans: list[Plan]
+    tried: list[dict[str, Any]]
+
+    def arm(self, name: str, task: str) -> str:
+        """The arm of a task's plan that a recipe became."""
+        plan = next(plan for plan in self.plans if plan.tasks == (task,))
+        return next((arm for arm in plan.arms if named_in(arm) == name), name)
+
+
+def named(words: Sequence[str]) -> list[str]:
+    """Recipes as typed; a text file stands for the recipes in it, one to a line, # begins a comment."""
+    found: list[str] = []
+    for word in words:
+        if not word.endswith(".txt"):
+            found.append(word)
+            continue
+        if not Path(word).is_file():
+            raise Refused(f"There is no file {word!r} with recipes.")
+        lines = (line.partition("#")[0].strip() for line in Path(word).read_text().splitlines())
+        found += [line for line in lines if line]
+    return list(dict.fromkeys(found))
+
+
+def rates_of(text: str) -> list[float]:
+    """Learning rates between commas; none means that every recipe keeps its own.
+
+    >>> rates_of("1e-4,3e-4")
+    [0.0001, 0.0003]
+    """
+    try:
+        found = [float(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise Refused(f"--rates {text!r}: write numbers between commas, as 1e-4,3e-4,1e-3.") from None
+    if any(rate <= 0 for rate in found):
+        raise Refused(f"--rates {text!r}: a learning rate is above 0.")
+    return found
+
+
+def sweep(
+    plan: Plan, rates: Sequence[float], seeds: tuple[int, ...], main: str, out: Console, workers: int = 0
+) -> Chosen:
+    """Every recipe at every rate on every task; the best mean on the sweep's seeds is taken, task by task."""
+    if set(seeds) & set(plan.seeds):
+        raise Refused(f"The sweep's seeds {seeds} are among those of the comparison: choose others with --sweep-seeds.")
+    if not rates:
+        return Chosen([replace(plan, tasks=(task,)) for task in plan.tasks], [])
+    arms = {(arm, rate): _with_rate(arm, rate) for arm in plan.arms for rate in rates}
+    trial = replace(plan, arms=tuple(arms.values()), seeds=seeds)
+    jobs = trial.checked().jobs()
+    out.print(f"Sweep: {len(plan.arms)} recipes, {len(rates)} learning rates, {len(jobs)} runs.")
+    carry_out(jobs, out, workers)
+    better = meaning(main).better or 1
+    plans, tried = [], []
+    for task in plan.tasks:
+        best = []
+        for arm in plan.arms:
+            scores = {}
+            for rate in rates:
+                mine = [job.store for job in jobs if (job.arm, job.task) == (arms[arm, rate], task)]
+                values = [measure(store, main) for store in mine if store and store.state[0] == "finished"]
+                known = [value for value in values if value is not None]
+                tried.append(
+                    {"recipe": arm, "task": task, "rate": rate, "values": known, "failed": len(mine) - len(known)}
+                )
+                if known and len(known) == len(mine):
+                    scores[rate] = better * sum(known) / len(known)
+            if not scores:
+                raise Refused(f"{arm} failed on {task} at every learning rate: leave it out, or try smaller ones.")
+            best.append(arms[arm, max(scores, key=lambda rate: (scores[rate], -rate))])
+        plans.append(replace(plan, arms=tuple(best), tasks=(task,)))
+    return Chosen(plans, tried)
+
+
+def _with_rate(arm: str, rate: float) -> str:
+    recipe, own = parted(arm)
+    return f"{recipe}@{','.join(f'{name}={value}' for name, value in {**own, LR: f'{rate:g}'}.items())}"
+
+
+def named_in(arm: str) -> str:
+    """An arm without its learning rate.
+
+    >>> named_in("grpo@loss.high=0.3,update.lr=0.001"), named_in("grpo@update.lr=0.001")
+    ('grpo@loss.high=0.3', 'grpo')
+    """
+    recipe, own = parted(arm)
+    rest = ",".join(f"{name}={value}" for name, value in own.items() if name != LR)
+    return f"{recipe}@{rest}" if rest else recipe
+
+
+def relabelled(result: Result) -> Result:
+    """The result under the names of the recipes: their rates are among the settings that differ."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                named_in(key) if isinstance(key, str) and "@" in key else key: renamed(one)
+                for key, one in value.items()
+            }
+        if isinstance(value, list):
+            return [renamed(one) for one in value]
+        return named_in(value) if isinstance(value, str) and f"{LR}=" in value else value
+
+    return Result(**{name: renamed(value) for name, value in vars(result).items()})
+
+
+def write_sweep(chosen: Chosen, path: Path) -> None:
+    """Every rate that was tried, so that the sensitivity can be seen; nothing without a sweep."""
+    if chosen.tried:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        taken = {plan.tasks[0]: list(plan.arms) for plan in chosen.plans}
+        write_aside(path, json.dumps({"tried": chosen.tried, "taken": taken}, indent=1).encode())
