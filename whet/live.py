@@ -134,15 +134,18 @@ def with_progress(out: Console, what: str, work: Callable[[Callable[[float], Non
         return work(tell)
 
 
-def evaluation_table(model: str, task: str, samples: int, judge: str, runs: str, out: Console) -> Table:
+def evaluation_table(
+    model: str, task: str, samples: int, judge: str, runs: str, out: Console, drawn_by: str = "local"
+) -> Table:
     """pass@k of a model, or of a run's last checkpoint, by split."""
+    from whet.engines.choice import Choice
     from whet.engines.local import LocalEngine
     from whet.evaluate import evaluate
     from whet.tasks.shelf import make
     from whet.train import BASE, resolved
 
     path, task = resolved(model, task, runs)
-    engine = LocalEngine.load(path or BASE)
+    engine = Choice(drawn_by).applied(LocalEngine.load(path or BASE))
     found = make(task, **({"judge": judge} if judge else {}))
     began = time.perf_counter()
     rows = with_progress(out, "evaluating", lambda tell: evaluate(engine, found, samples, progress=tell))

@@ -6,6 +6,7 @@ from math import comb
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
@@ -36,6 +37,8 @@ METRICS: dict[str, Metric] = {
     "clip_fraction": Metric("share", "kept tokens with advantage ≠ 0", "tokens to which the loss gives no gradient"),
     "ratio_max": Metric("1", "kept tokens", "largest π / π_old"),
     "sampler_gap": Metric("nats", "kept tokens", "largest |logp - sampled_logp| at the first pass", -1),
+    "sampler_gap_mean": Metric("nats", "kept tokens", "mean |logp - sampled_logp| at the first pass", -1),
+    "sampler_ess": Metric("share", "kept tokens", "(Σ w)² / (n Σ w²), w = e^(logp - sampled_logp) at the first pass", 1),
     "grad_norm": Metric("1", "the update", "norm of the gradient before clipping"),
     "kl": Metric("nats per token", "tokens of a sample of responses", "mean k3 of π to the start: e^-x - 1 + x"),
     "seconds": Metric("s", "the step", "wall time"),
@@ -64,6 +67,22 @@ def of_batch(batch: Batch) -> dict[str, float]:
         "unknown": sum(batch.unknown.values()) / max(batch.drawn, 1),
         "drawn": float(batch.drawn),
         "sampled_tokens": float(batch["length"][mine].sum()),
+    }
+
+
+def gap(log_ratio: Tensor) -> dict[str, float]:
+    """How far the sampler is from the learner, from logp - sampled_logp of the tokens it drew [m].
+
+    The effective sample size is the share of tokens that would tell as much, had the learner drawn them itself.
+
+    >>> {name: round(value, 4) for name, value in gap(torch.tensor([0., 0., -.5, 1.])).items()}
+    {'sampler_gap': 1.0, 'sampler_gap_mean': 0.375, 'sampler_ess': 0.7338}
+    """
+    weight = (log_ratio.double() - log_ratio.max()).exp()
+    return {
+        "sampler_gap": float(log_ratio.abs().max()),
+        "sampler_gap_mean": float(log_ratio.abs().mean()),
+        "sampler_ess": float(weight.sum() ** 2 / (len(weight) * (weight**2).sum())),
     }
 
 

@@ -16,6 +16,7 @@ import torch
 from whet import __version__, checkpoints, describe, evaluate, shelf
 from whet.batch import Batch
 from whet.draw import generator
+from whet.engines.choice import Choice
 from whet.recipe import Recipe, Refused, lineage, with_settings
 from whet.runs.store import Evaluated, Store, find, fresh
 from whet.step import State, step
@@ -23,7 +24,10 @@ from whet.step import State, step
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a run is made from; the rest are settings of the recipe's parts, in `settings`."""
+    """Everything that a run is made from; the rest are settings of the recipe's parts, in `settings`.
+
+    `engine` and `engine.*` among the settings are those of `whet.engines.choice.Choice`.
+    """
 
     recipe: str = "grpo"
     task: str = "compose"
@@ -176,6 +180,8 @@ class Trainer:
         splits = [self.task.focus] if quick else None
         samples = min(8, self.run.eval_samples) if quick else self.run.eval_samples
         start = self.state.step == 0 and not quick and bool(self.run.model)
+        start = start and Choice.of(self.run.settings)[0].engine == "local"
+        self.engine.sampler.publish()  # what is measured is the policy as it is now, however old the sampler's may be
 
         def keep(split: str, batch: Batch) -> None:
             self.keep(split, batch.rows(range(0, len(batch), samples)))
@@ -200,7 +206,7 @@ class Trainer:
 def start_run(run: Run, view: View | None = None) -> Store:
     """A new run, from the arguments to the report's data. Refused in one sentence where it cannot begin."""
     run = replace(run, steps=DEFAULT_STEPS) if run.steps is None and run.budget is None else run
-    recipe = with_settings(shelf.load(run.recipe), run.settings)
+    recipe = with_settings(shelf.load(run.recipe), Choice.of(run.settings)[1])
     task, engine, run = _prepared(run)
     folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(run.task).stem, run.seed)
     store = Store.create(folder, about(run, recipe, task, engine))
@@ -218,7 +224,7 @@ def resume_run(
     store = find(name, out)
     run = Run(**store.about["run"])
     run = replace(run, steps=steps or run.steps, budget=budget or run.budget)
-    recipe = with_settings(shelf.load(run.recipe), run.settings)
+    recipe = with_settings(shelf.load(run.recipe), Choice.of(run.settings)[1])
     task, engine, run = _prepared(run)
     trainer = Trainer(run, recipe, task, engine, store, view or View())
     trainer.state, trainer.spent = checkpoints.read(store.folder, engine, recipe)
@@ -234,14 +240,15 @@ def _prepared(run: Run) -> tuple[Any, Any, Run]:
     from whet.tasks.shelf import make
 
     torch.manual_seed(run.seed)
+    choice, _ = Choice.of(run.settings)
     task = make(run.task, **run.options)
     if not run.model and run.task == "digits":
         from whet.models import tiny
 
         model, tokenizer = tiny.micro(run.seed)
-        return task, LocalEngine(model, tokenizer, lr=MICRO_LR), run
+        return task, choice.applied(LocalEngine(model, tokenizer, lr=MICRO_LR)), run
     run = replace(run, model=run.model or str(BASE))
-    return task, LocalEngine.load(run.model, run.device, run.dtype), run
+    return task, choice.applied(LocalEngine.load(run.model, run.device, run.dtype)), run
 
 
 def _taught(engine: Any, task: Any) -> list[Any]:

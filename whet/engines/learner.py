@@ -10,6 +10,7 @@ from whet.batch import Batch
 from whet.engines import forward
 from whet.engines.forward import Rows
 from whet.fields import FIELDS
+from whet.metrics import gap
 from whet.refusal import Refused
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def told(batch: Batch, seen: Mapping[str, Tensor]) -> dict[str, float]:
     if "old_logp" in batch.fields and kept.any():
         found["ratio_max"] = float((logp - batch["old_logp"])[kept].max().exp())
     if "sampled_logp" in batch.fields and own.any():
-        found["sampler_gap"] = float((logp - batch["sampled_logp"])[own].abs().max())
+        found |= gap((logp - batch["sampled_logp"])[own])
     return found
 
 

@@ -49,6 +49,7 @@ class LocalEngine:
         self.dtype, self.token_budget, self.max_rows = _checked(dtype), token_budget, max_rows
         self.lr = load.default_lr(model.num_parameters()) if lr is None else lr
         self.card: dict[str, Any] = {}
+        self.sampler: sampler.Sampler = sampler.Own(self)
         self.format = load.Formatter(tokenizer)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, betas=(0.9, 0.999), weight_decay=0.0)
         # On the CPU, where there is room; the reference is built from it when first asked for.
@@ -102,16 +103,16 @@ class LocalEngine:
         formatted = [self._prompt(problem, max_tokens) for problem in problems]
         rows = [i for i, count in enumerate(responses) for _ in range(count)]
         prompts = [formatted[i] for i in rows]
-        # Row by row from one stream: row i has the same numbers whichever rows are computed beside it.
-        uniform = torch.rand(len(rows), max_tokens, generator=torch.Generator().manual_seed(seed))
         how = sampler.Drawing(1.0 if greedy else temperature, top_p, greedy, max_tokens, self.stop, self.stop[0])
-        with self.precision():
-            drawn = sampler.draw(self.model, prompts, uniform, how, self.max_rows, self.token_budget)
+        drawn = self.sampler.draw(prompts, how, seed)
         if not torch.isfinite(drawn.logp).all():
             raise Refused(
                 "the model's probabilities are not finite: go back to an earlier checkpoint or another model."
             )
-        return self._batch([problems[i] for i in rows], prompts, drawn, how.temperature)
+        batch = self._batch([problems[i] for i in rows], prompts, drawn, how.temperature)
+        if drawn.knows_entropy:
+            return batch
+        return batch.having(sampled_entropy=self.score(batch, ["old_entropy"])["old_entropy"])
 
     def _batch(self, problems: list[Problem], prompts: list[tuple[int, ...]], drawn: Any, temperature: float) -> Batch:
         """The responses as a batch, as wide as the longest of them."""
@@ -243,6 +244,7 @@ class LocalEngine:
 
     def learner(self, objective: Objective, wanted: frozenset[str], selector: Objective | None = None) -> LocalLearner:
         """The policy, ready to descend an objective that asks the forward pass for the `wanted` fields."""
+        self.sampler.moves()
         return LocalLearner(self, objective, wanted, selector)
 
     def step(self, lr: float | None, clip_norm: float) -> dict[str, float]:
@@ -301,6 +303,7 @@ class LocalEngine:
             key, name = address.split("/", 1)
             # AdamW keeps its step count on the CPU, whatever the device of the weights.
             self.optimizer.state[known[name]][key] = x.clone() if key == "step" else x.to(self.device, copy=True)
+        self.sampler.publish()
 
     def _trained(self) -> list[tuple[str, Tensor]]:
         critic = self.critic.named_parameters() if "critic" in self.__dict__ else ()
