@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+VLLM = .venv-vllm
+VLLM_READY = $(VLLM)/.ready
 export PYTHONHASHSEED = 0
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check format docs base env clean help
+SUPPORTED = @$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"whet needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
+
+.PHONY: demo test test-vllm env-vllm check format docs base env clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -17,6 +21,9 @@ demo: $(READY)   ## two minutes: a tiny language model, made better by reinforce
 
 test: $(READY)   ## every test
 	$(BIN)/python -m pytest -n auto -q
+
+test-vllm: $(VLLM_READY) ## the tests of the engine vllm, with the real vLLM on the CPU
+	$(VLLM)/bin/python -m pytest tests/vllm tests/engines/test_choice.py -q
 
 check: $(READY)  ## format, lint, types, generated pages fresh, then every test
 	$(BIN)/ruff format --check .
@@ -38,11 +45,21 @@ base: $(READY)   ## train the base model again: at most eight minutes
 env: $(READY)    ## only the environment
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"whet needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
+	$(SUPPORTED)
 	@echo "Making the environment in $(VENV): a few minutes, once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-clean:           ## remove the environment
-	rm -rf $(VENV)
+env-vllm: $(VLLM_READY) ## only the environment of vLLM, .venv-vllm: about 3 GB
+
+$(VLLM_READY): pyproject.toml constraints.txt constraints-vllm.txt
+	$(SUPPORTED)
+	@echo "Making the environment of vLLM in $(VLLM): a few minutes, once."
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest beartype
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-vllm.txt
+	@touch $@
+
+clean:           ## remove the environments
+	rm -rf $(VENV) $(VLLM)

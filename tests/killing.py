@@ -22,9 +22,10 @@ import torch
 
 from whet import checkpoints
 from whet.engines import local  # noqa: F401  imported before the fork
+from whet.prepare import Run
 from whet.runs import rollouts  # noqa: F401
 from whet.runs.store import Store
-from whet.train import Run, resume_run, start_run
+from whet.train import resume_run, start_run
 
 RECIPES = {
     "poise": "a memory of states", "eframe": "a replay queue", "adaptive_entropy_control": "a controller",

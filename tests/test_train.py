@@ -15,10 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from whet import checkpoints
 from whet.models import tiny
+from whet.prepare import Run
 from whet.refusal import Refused
 from whet.report.facts import facts
 from whet.runs.store import Store, find
-from whet.train import Run, resume_run, start_run
+from whet.train import resume_run, start_run
 
 TIMED = ("seconds", "tokens_per_second", "peak_memory")
 

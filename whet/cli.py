@@ -18,6 +18,9 @@ app = typer.Typer(
     help="The RL reading list you can run. Start with [bold]whet train grpo[/], then look at [bold]whet report[/].",
 )
 out = Console(highlight=False)
+ENGINE = Annotated[
+    str, typer.Option(help="What draws the responses: local or vllm, which has [bold]--engine.dtype[/] and more.")
+]
 RUNS = Annotated[str, typer.Option("--runs", help="The folder that holds the runs.")]
 
 
@@ -74,6 +77,7 @@ def train(
         str, typer.Option(help="compose, countdown, digits, code, gsm8k, math, aime, or data of your own.")
     ] = "compose",
     model: Annotated[str, typer.Option(help="A Hugging Face model directory; the shipped base without it.")] = "",
+    engine: ENGINE = "local",
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many updates.")] = None,
     budget: Annotated[str, typer.Option(help="Stop after this time in training steps: 90s, 2m, 1h.")] = "",
     seed: Annotated[int, typer.Option(help="Seeds the order of problems and every response.")] = 0,
@@ -97,15 +101,19 @@ def train(
 
     Any setting of the recipe can follow, by its address: [bold]--loss.high=0.3 --sample.responses=8[/]
     ([bold]whet show RECIPE[/] lists them), and any option of the task: [bold]--task.levels=1,2[/].
+    With vLLM also [bold]--engine.dtype=bfloat16[/], [bold]--engine.publish_every=4[/] (a policy that grows old on
+    purpose) and [bold]--engine.memory=0.4[/] (its share of the GPU).
     """
     from whet.live import LiveView
     from whet.models.setup import Setup
-    from whet.train import Run, resume_run, start_run
+    from whet.prepare import Run
+    from whet.train import resume_run, start_run
 
     if resume:
         _end(resume_run(resume, runs, LiveView(out), steps=steps, budget=seconds_of(budget)))
         return
     typed = settings_of(context.args)
+    typed |= {"engine": engine} if engine != "local" else {}
     options: dict[str, Any] = {"judge": judge, "max_tokens": max_tokens}
     options |= {address[5:]: typed.pop(address) for address in list(typed) if address.startswith("task.")}
     run = Run(
@@ -135,12 +143,13 @@ def eval_(
     task: Annotated[str, typer.Option(help="compose, countdown, digits, code, or a .jsonl file.")] = "",
     samples: Annotated[int, typer.Option(min=1, help="Responses to each held-out problem.")] = 64,
     judge: Annotated[str, typer.Option(help="For .jsonl: your function, as path/to/my.py:score.")] = "",
+    engine: ENGINE = "local",
     runs: RUNS = "runs",
 ) -> None:
     """pass@k of a model on a task's held-out problems."""
     from whet.live import evaluation_table
 
-    out.print(evaluation_table(model, task, samples, judge, runs, out))
+    out.print(evaluation_table(model, task, samples, judge, runs, out, engine))
 
 
 @app.command()

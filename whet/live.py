@@ -13,10 +13,11 @@ from rich.text import Text
 
 from whet.evaluate import by_split, pass_at
 from whet.metrics import METRICS
-from whet.report.facts import by_reason
+from whet.prepare import Run
 from whet.recipe import Recipe
+from whet.report.facts import by_reason
 from whet.runs.store import Evaluated, Store
-from whet.train import Run, View
+from whet.train import View
 
 SHOWN = (
     "reward", "correct", "entropy", "kl", "length", "clip_fraction", "silent_groups", "unknown", "grad_norm",
@@ -147,17 +148,20 @@ def with_progress(out: Console, what: str, work: Callable[[Callable[[float], Non
         return work(tell)
 
 
-def evaluation_table(model: str, task: str, samples: int, judge: str, runs: str, out: Console) -> Table:
+def evaluation_table(
+    model: str, task: str, samples: int, judge: str, runs: str, out: Console, drawn_by: str = "local"
+) -> Table:
     """pass@k of a model, or of a run's last checkpoint, by split."""
+    from whet.engines.choice import Choice
     from whet.engines.local import LocalEngine
     from whet.evaluate import evaluate
+    from whet.prepare import BASE, resolved, run_of
     from whet.tasks.shelf import make
-    from whet.train import BASE, resolved, run_of
 
     run = run_of(model, runs)
     options = dict(run.options) if run and task in ("", run.task) else {}
     path, task = resolved(model, task, runs)
-    engine = LocalEngine.load(path or BASE, setup=run.setup.asked_only() if run else None)
+    engine = Choice(drawn_by).applied(LocalEngine.load(path or BASE, setup=run.setup.asked_only() if run else None))
     found = make(task, **{**options, **({"judge": judge} if judge else {})})
     began = time.perf_counter()
     rows = with_progress(out, "evaluating", lambda tell: evaluate(engine, found, samples, progress=tell))

@@ -45,6 +45,10 @@ METRICS: dict[str, Metric] = {
     "ratio_tail": Metric("share", "kept tokens", "tokens with π / π_old outside 0.5 … 2"),
     "effective_samples": Metric("share", "kept tokens", "(Σ r)² / (n Σ r²) with r = π / π_old; 1 when all are alike"),
     "sampler_gap": Metric("nats", "kept tokens", "largest |logp - sampled_logp| at the first pass", -1),
+    "sampler_gap_mean": Metric("nats", "kept tokens", "mean |logp - sampled_logp| at the first pass", -1),
+    "sampler_ess": Metric(
+        "share", "kept tokens", "(Σ w)² / (n Σ w²), w = e^(logp - sampled_logp) at the first pass", 1
+    ),
     "grad_norm": Metric("1", "the update", "norm of the gradient before clipping"),
     "half_agreement": Metric("1", "the batch", "cosine of the gradients of its two halves, after the update"),
     "kl": Metric("nats per token", "tokens of a sample of responses", "mean k3 of π to the start: e^-x - 1 + x"),
@@ -112,6 +116,22 @@ def ratios(ratio: Tensor) -> dict[str, float]:
         "ratio_max": float(ratio.max()),
         "ratio_tail": float(((ratio < 0.5) | (ratio > 2)).float().mean()),
         "effective_samples": float(scaled.sum() ** 2 / (len(scaled) * (scaled**2).sum())),
+    }
+
+
+def gap(log_ratio: Tensor) -> dict[str, float]:
+    """How far the sampler is from the learner, from logp - sampled_logp of the tokens it drew [m].
+
+    The effective sample size is the share of tokens that would tell as much, had the learner drawn them itself.
+
+    >>> {name: round(value, 4) for name, value in gap(torch.tensor([0., 0., -.5, 1.])).items()}
+    {'sampler_gap': 1.0, 'sampler_gap_mean': 0.375, 'sampler_ess': 0.7338}
+    """
+    weight = (log_ratio.double() - log_ratio.max()).exp()
+    return {
+        "sampler_gap": float(log_ratio.abs().max()),
+        "sampler_gap_mean": float(log_ratio.abs().mean()),
+        "sampler_ess": float(weight.sum() ** 2 / (len(weight) * (weight**2).sum())),
     }
 
 

@@ -71,7 +71,8 @@ def one_pass(
 
 def _together(tallies: list[dict[str, float]]) -> dict[str, float]:
     """One number for all mini-batches: the mean; the largest ratio; the sampler's gap before the policy moved."""
-    means = {name: sum(tally[name] for tally in tallies) / len(tallies) for name in tallies[0]}
-    means["sampler_gap"] = tallies[0].get("sampler_gap", 0.0)
+    told = {name: [tally[name] for tally in tallies if name in tally] for tally in tallies for name in tally}
+    means = {name: sum(values) / len(values) for name, values in told.items() if not name.startswith("sampler_")}
+    means |= {name: value for name, value in tallies[0].items() if name.startswith("sampler_")}
     means["ratio_max"] = max(tally.get("ratio_max", 1.0) for tally in tallies)
     return means

@@ -5,57 +5,27 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from whet import checkpoints, closely, evaluate, guards, identity, selfcheck, shelf
+from whet import checkpoints, closely, evaluate, guards, identity, selfcheck
 from whet.batch import Batch
 from whet.draw import generator
-from whet.models import lora
-from whet.models.setup import Setup
-from whet.recipe import Recipe, Refused, needs, settings, with_settings
+from whet.prepare import DEFAULT_STEPS, Run, parts_of, prepared, run_from
+from whet.recipe import Recipe, Refused, needs, settings
 from whet.refusal import NotFinite
 from whet.runs.files import alone, guarded, slug
 from whet.runs.store import Evaluated, Store, find, fresh
 from whet.step import State, step
 from whet.tasks.shelf import others_taught
 
-
-@dataclass(frozen=True)
-class Run:
-    """Everything that a run is made from; the rest are settings of the recipe's parts, in `settings`.
-
-    `guard.check` and `guard.spike` among the settings are those of `whet.guards.Guard`.
-    """
-
-    recipe: str = "grpo"
-    task: str = "compose"
-    model: str = ""
-    steps: int | None = None
-    budget: float | None = None
-    tokens: float | None = None
-    seed: int = 0
-    eval_every: int = 0
-    eval_samples: int = 64
-    save_every: int = 50
-    out: str = "runs"
-    name: str = ""
-    setup: Setup = field(default_factory=Setup)
-    track: str = ""
-    settings: dict[str, str] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-
-
 UNKNOWN_BOUND = 0.05  # ours: beyond this share of unknown rewards over WINDOW steps the run stops
 WINDOW = 10
-DEFAULT_STEPS = 60  # ours: about two minutes on two cores with the shipped base
-MICRO_LR = 1e-2  # ours: for the fresh micro model of `digits`
 KL_EVERY, KEEP_EVERY = 5, 10  # updates; ours: looking closely costs time
-BASE = Path(__file__).parent / "models" / "base"
 
 
 class View:
@@ -110,7 +80,7 @@ class Trainer:
     def __init__(self, run: Run, recipe: Recipe, task: Any, engine: Any, store: Store, view: View) -> None:
         self.run, self.task, self.engine, self.store, self.view = run, task, engine, store, view
         self.state, self.ledger = State(recipe), checkpoints.Ledger()
-        self.guard, _ = guards.Guard.of(run.settings)
+        _, self.guard, self.choice = parts_of(run)
         self.scores: dict[int, float] = {}
         self.taught = others_taught(engine.card, task)
         problems = list(task.train())
@@ -228,6 +198,8 @@ class Trainer:
         if self.has_evaluated(samples, splits or [split for task in asked for split in task.evaluation()]):
             return  # before the run was stopped here
         self.store.forget_evaluation(self.state.step)
+        start = start and self.choice.engine == "local"
+        self.engine.sampler.publish()  # what is measured is the policy as it is now, however old the sampler's may be
 
         def keep(split: str, batch: Batch) -> None:
             self.keep(split, batch.rows(range(0, len(batch), samples)))
@@ -285,9 +257,8 @@ def start_run(run: Run, view: View | None = None) -> Store:
     run = replace(run, steps=DEFAULT_STEPS) if not (run.steps or run.budget or run.tokens) else run
     if run.name and slug(run.name) != run.name:
         raise Refused(f"A run cannot be named {run.name!r}: use letters, digits and + _ . - only.")
-    guard, typed = guards.Guard.of(run.settings)
-    recipe = with_settings(shelf.load(run.recipe), typed)
-    task, engine, run = _prepared(run)
+    recipe, guard, _ = parts_of(run)
+    task, engine, run = prepared(run)
     if guard.check:
         selfcheck.require(engine, task, recipe, run.seed)
     folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(run.task).stem, run.seed)
@@ -317,8 +288,8 @@ def resume_run(
         before = run_from(store)
         run = replace(before, steps=steps or before.steps, budget=budget or before.budget)
         run = replace(run, settings={**run.settings, **(typed or {})})
-        recipe, was = (with_settings(shelf.load(r.recipe), guards.Guard.of(r.settings)[1]) for r in (run, before))
-        task, engine, run = _prepared(run)
+        recipe, was = parts_of(run)[0], parts_of(before)[0]
+        task, engine, run = prepared(run)
         trainer = Trainer(run, recipe, task, engine, store, view or View())
         made_from = identity.made_from(run, recipe, task, engine)
         told = identity.compared(store.about.get("made_from", {}), made_from)
@@ -347,22 +318,6 @@ def _set_back(trainer: Trainer, changed: Mapping[str, Any]) -> list[str]:
     return kept.damaged if kept else []
 
 
-def _prepared(run: Run) -> tuple[Any, Any, Run]:
-    """The task and the engine of a run; without a model it is the shipped base, or for `digits` a fresh one."""
-    from whet.engines.local import LocalEngine
-    from whet.tasks.shelf import make
-
-    torch.manual_seed(run.seed)
-    task = make(run.task, **run.options)
-    if not run.model and run.task == "digits":
-        from whet.models import tiny
-
-        model, tokenizer = tiny.micro(run.seed)
-        return task, LocalEngine(model, tokenizer, lr=MICRO_LR), run
-    run = replace(run, model=run.model or str(BASE))
-    return task, LocalEngine.load(run.model, run.setup.device, setup=run.setup), run
-
-
 def _carried_through(trainer: Trainer) -> Store:
     store = trainer.store
     trainer.view.starts(store, trainer.state.recipe, trainer.run)
@@ -379,29 +334,3 @@ def _carried_through(trainer: Trainer) -> Store:
     finally:
         trainer.view.ends(store, store.state[1])
     return store
-
-
-def run_from(store: Store) -> Run:
-    """What a run was made from."""
-    said = store.about["run"]
-    return Run(**{**said, "setup": Setup(**said["setup"])})
-
-
-def run_of(model: str, out: str) -> Run | None:
-    """The run that a model is from, where it is named by a run and not by a directory."""
-    return None if not model or is_model(Path(model)) else run_from(find(model, out))
-
-
-def is_model(folder: Path) -> bool:
-    """True for a directory of a model or adapters, and for one that is no run: the loader says what is missing."""
-    if (folder / "config.json").is_file() or lora.is_adapter(folder):
-        return True
-    return folder.is_dir() and not (folder / "run.json").is_file()
-
-
-def resolved(model: str, task: str, out: str) -> tuple[str, str]:
-    """A model directory and a task, from a directory, a run's name or nothing."""
-    if not model or is_model(Path(model)):
-        return model, task or "compose"
-    store = find(model, out)
-    return str(checkpoints.newest(store.folder)), task or store.about["run"]["task"]

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from whet.compare import maths
+from whet.prepare import BASE, Run
 from whet.recipe import Recipe, function_of, with_settings
 from whet.refusal import Refused
 from whet.runs.files import slug
 from whet.runs.store import Store
-from whet.train import BASE, Run
 
 
 @dataclass(frozen=True)

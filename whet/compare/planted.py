@@ -84,7 +84,7 @@ def study(
 
 def _rate(recipe: str, task: str) -> float:
     from whet.models import load
-    from whet.train import BASE, MICRO_LR
+    from whet.prepare import BASE, MICRO_LR
 
     rate = settings(loaded(recipe)).get("update.lr")
     if "update.lr" not in settings(loaded(recipe)):

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from whet.compare.plan import Job
+from whet.prepare import Run
 from whet.refusal import Refused
 from whet.report.facts import duration
 from whet.runs.store import Store
-from whet.train import Run
 
 POLL = 0.2  # seconds between two looks at the runs
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -11,7 +11,7 @@ from whet.batch import Batch
 from whet.engines import forward, relaxed
 from whet.engines.forward import Rows
 from whet.fields import FIELDS
-from whet.metrics import ratios
+from whet.metrics import gap, ratios
 from whet.refusal import NotFinite
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def told(batch: Batch, seen: Mapping[str, Tensor]) -> dict[str, float]:
     moved = logp - batch["old_logp"] if "old_logp" in batch.fields else torch.zeros_like(logp)
     found = {"clip_fraction": float(silenced.sum() / loud.sum().clamp(min=1)), **ratios(moved[kept].exp())}
     if "sampled_logp" in batch.fields and own.any():
-        found["sampler_gap"] = float((logp - batch["sampled_logp"])[own].abs().max())
+        found |= gap((logp - batch["sampled_logp"])[own])
     return found
 
 

@@ -53,6 +53,7 @@ class LocalEngine:
         self.dtype, self.token_budget, self.max_rows = _checked(dtype), token_budget, max_rows
         self.lr = load.default_lr(model.num_parameters()) if lr is None else lr
         self.card: dict[str, Any] = {}
+        self.sampler: sampler.Sampler = sampler.Own(self)
         self.format, self.adapters = Formatter(tokenizer), adapters
         self.parameters = [x for x in model.parameters() if x.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.lr, betas=(0.9, 0.999), weight_decay=0.0)
@@ -116,26 +117,20 @@ class LocalEngine:
         formatted = [self._prompt(problem, max_tokens) for problem in problems]
         rows = [i for i, count in enumerate(responses) for _ in range(count)]
         prompts = [formatted[i] for i in rows]
-        # Row by row from one stream: row i has the same numbers whichever rows are computed beside it.
-        uniform = torch.rand(len(rows), max_tokens, generator=torch.Generator().manual_seed(seed))
         how = sampler.Drawing(1.0 if greedy else temperature, top_p, greedy, max_tokens, self.stop, self.stop[0])
-        drawn = self._drawn(self.reference if reference else self.model, prompts, uniform, how)
-        return self._batch([problems[i] for i in rows], prompts, drawn, how.temperature)
+        own = sampler.Own(self, self.reference) if reference else self.sampler
+        drawn = _sound(own.draw(prompts, how, seed))
+        return self._told_entropy(self._batch([problems[i] for i in rows], prompts, drawn, how.temperature), drawn)
 
-    def _drawn(self, model: Any, prompts: list[tuple[int, ...]], uniform: Tensor, how: sampler.Drawing) -> Any:
-        with self.precision():
-            drawn = sampler.draw(model, prompts, uniform, how, self.max_rows, self.token_budget)
-        if not torch.isfinite(drawn.logp).all():
-            raise NotFinite(
-                "sampling",
-                "the model's probabilities are not finite: go back to an earlier checkpoint or another model.",
-            )
-        return drawn
+    def _told_entropy(self, batch: Batch, drawn: sampler.Drawn) -> Batch:
+        """The batch with its entropy, by the learner's own forward pass where the sampler does not know it."""
+        if drawn.knows_entropy:
+            return batch
+        return batch.having(sampled_entropy=self.score(batch, ["old_entropy"])["old_entropy"])
 
     def resume(self, batch: Batch, *, max_tokens: int, seed: int) -> Batch:
         """Its unfinished responses, each at most `max_tokens` longer, by the policy as it is now."""
-        uniform = torch.rand(len(batch), max_tokens, generator=torch.Generator().manual_seed(seed))
-        for temperature in batch["temperature"].unique().tolist():
+        for nth, temperature in enumerate(batch["temperature"].unique().tolist()):
             rows = ((batch["temperature"] == temperature) & ~batch["finished"]).nonzero()[:, 0]
             how = sampler.Drawing(temperature, 1.0, False, max_tokens, self.stop, self.stop[0])
             so_far = [batch["tokens"][i, : batch["length"][i]].tolist() for i in rows.tolist()]
@@ -143,7 +138,8 @@ class LocalEngine:
             for i, ids in zip(rows.tolist(), before, strict=True):
                 self._fits(batch.problems[i], len(ids), max_tokens)
             if before:
-                batch = sampler.lengthened(batch, rows, self._drawn(self.model, before, uniform[rows], how))
+                drawn = _sound(self.sampler.draw(before, how, seed + nth))
+                batch = self._told_entropy(sampler.lengthened(batch, rows, drawn), drawn)
         return replace(batch, texts=self._texts(batch["tokens"], batch["length"]))
 
     def _batch(self, problems: list[Problem], prompts: list[tuple[int, ...]], drawn: Any, temperature: float) -> Batch:
@@ -295,6 +291,7 @@ class LocalEngine:
 
     def learner(self, objective: Objective, wanted: frozenset[str], selector: Objective | None = None) -> LocalLearner:
         """The policy, ready to descend an objective that asks the forward pass for the `wanted` fields."""
+        self.sampler.moves()
         return LocalLearner(self, objective, wanted, selector)
 
     def step(self, lr: float | None, clip_norm: float) -> dict[str, float]:
@@ -364,6 +361,7 @@ class LocalEngine:
             key, name = address.split("/", 1)
             # AdamW keeps its step count on the CPU, whatever the device of the weights.
             self.optimizer.state[known[name]][key] = x.clone() if key == "step" else x.to(self.device, copy=True)
+        self.sampler.publish()
 
     def _trained(self) -> list[tuple[str, Tensor]]:
         critic = self.critic.named_parameters() if "critic" in self.__dict__ else ()
@@ -376,3 +374,13 @@ def _checked(dtype: str) -> torch.dtype:
     if dtype not in known:
         raise Refused(f"dtype {dtype!r} is not known: it is float32 or bfloat16.")
     return known[dtype]
+
+
+def _sound(drawn: sampler.Drawn) -> sampler.Drawn:
+    """What was drawn, refused where the policy gave no probabilities."""
+    if not torch.isfinite(drawn.logp).all():
+        raise NotFinite(
+            "sampling",
+            "the model's probabilities are not finite: go back to an earlier checkpoint or another model.",
+        )
+    return drawn

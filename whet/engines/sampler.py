@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,6 +43,43 @@ class Drawn:
     entropy: Float[Tensor, "n m"]
     length: Int[Tensor, "n"]
     finished: Bool[Tensor, "n"]
+    knows_entropy: bool = True
+
+
+class Sampler(Protocol):
+    """What draws for an engine: the policy itself, or another program with a copy of its weights."""
+
+    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int) -> Drawn:
+        """One response to each prompt; the same seed gives the same responses."""
+        ...
+
+    def moves(self) -> None:
+        """An update begins: the policy will not be what it was when this sampler drew last."""
+        ...
+
+    def publish(self) -> None:
+        """From here on responses are drawn from the policy as it is now."""
+        ...
+
+
+class Own:
+    """The policy draws by itself, or another `model` in its place: there is no copy of weights that could grow old."""
+
+    def __init__(self, engine: Any, model: Any = None) -> None:
+        self.engine, self.model = engine, engine.model if model is None else model
+
+    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int) -> Drawn:
+        """Row by row from one stream: row i has the same numbers whichever rows are computed beside it."""
+        engine = self.engine
+        uniform = torch.rand(len(prompts), how.max_tokens, generator=torch.Generator().manual_seed(seed))
+        with engine.precision():
+            return draw(self.model, prompts, uniform, how, engine.max_rows, engine.token_budget)
+
+    def moves(self) -> None:
+        """Nothing to do."""
+
+    def publish(self) -> None:
+        """Nothing to do."""
 
 
 def draw(

@@ -1,0 +1,95 @@
+"""From what was typed to the parts of a run: its recipe, task and engine; and back from a run's name."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet import checkpoints, shelf
+from whet.engines.choice import Choice
+from whet.guards import Guard
+from whet.models import lora
+from whet.models.setup import Setup
+from whet.recipe import Recipe, with_settings
+from whet.runs.store import Store, find
+
+DEFAULT_STEPS = 60  # ours: about two minutes on two cores with the shipped base
+MICRO_LR = 1e-2  # ours: for the fresh micro model of `digits`
+BASE = Path(__file__).parent / "models" / "base"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a run is made from; the rest are settings of the recipe's parts, in `settings`.
+
+    Among the settings, `guard.*` are those of `whet.guards.Guard`, and `engine` and `engine.*` those of
+    `whet.engines.choice.Choice`.
+    """
+
+    recipe: str = "grpo"
+    task: str = "compose"
+    model: str = ""
+    steps: int | None = None
+    budget: float | None = None
+    tokens: float | None = None
+    seed: int = 0
+    eval_every: int = 0
+    eval_samples: int = 64
+    save_every: int = 50
+    out: str = "runs"
+    name: str = ""
+    setup: Setup = field(default_factory=Setup)
+    track: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def parts_of(run: Run) -> tuple[Recipe, Guard, Choice]:
+    """What the settings of a run are of: its recipe, what watches it, and what draws its responses."""
+    guard, typed = Guard.of(run.settings)
+    choice, typed = Choice.of(typed)
+    return with_settings(shelf.load(run.recipe), typed), guard, choice
+
+
+def prepared(run: Run) -> tuple[Any, Any, Run]:
+    """The task and the engine of a run; without a model it is the shipped base, or for `digits` a fresh one."""
+    from whet.engines.local import LocalEngine
+    from whet.tasks.shelf import make
+
+    torch.manual_seed(run.seed)
+    _, _, choice = parts_of(run)
+    task = make(run.task, **run.options)
+    if not run.model and run.task == "digits":
+        from whet.models import tiny
+
+        model, tokenizer = tiny.micro(run.seed)
+        return task, choice.applied(LocalEngine(model, tokenizer, lr=MICRO_LR)), run
+    run = replace(run, model=run.model or str(BASE))
+    return task, choice.applied(LocalEngine.load(run.model, run.setup.device, setup=run.setup)), run
+
+
+def run_from(store: Store) -> Run:
+    """What a run was made from."""
+    said = store.about["run"]
+    return Run(**{**said, "setup": Setup(**said["setup"])})
+
+
+def run_of(model: str, out: str) -> Run | None:
+    """The run that a model is from, where it is named by a run and not by a directory."""
+    return None if not model or is_model(Path(model)) else run_from(find(model, out))
+
+
+def is_model(folder: Path) -> bool:
+    """True for a directory of a model or adapters, and for one that is no run: the loader says what is missing."""
+    if (folder / "config.json").is_file() or lora.is_adapter(folder):
+        return True
+    return folder.is_dir() and not (folder / "run.json").is_file()
+
+
+def resolved(model: str, task: str, out: str) -> tuple[str, str]:
+    """A model directory and a task, from a directory, a run's name or nothing."""
+    if not model or is_model(Path(model)):
+        return model, task or "compose"
+    store = find(model, out)
+    return str(checkpoints.newest(store.folder)), task or store.about["run"]["task"]
