@@ -151,7 +151,7 @@ def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_one_before(tmp_pat
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # no file may grow beyond 20 kB
         with pytest.raises(Refused, match="one before it is whole"):
-            checkpoints.write(store.folder, engine, State(_recipe(), step=9), 0.0)
+            checkpoints.write(store.folder, engine, State(_recipe(), step=9), checkpoints.Ledger())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)

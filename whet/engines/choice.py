@@ -1,7 +1,7 @@
 """Which program draws a run's responses: `engine` and `engine.*` among its settings."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from whet.refusal import Refused
@@ -21,7 +21,7 @@ class Choice:
     def __post_init__(self) -> None:
         if self.engine not in NAMES:
             raise Refused(f"there is no engine {self.engine!r}: it is {' or '.join(NAMES)}.")
-        if self.engine == "local" and self != Choice():
+        if self.engine == "local" and any(getattr(self, one.name) != one.default for one in fields(self)):
             raise Refused("engine.dtype, engine.publish_every and engine.memory are of vllm: add --engine vllm.")
 
     @classmethod
