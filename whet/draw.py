@@ -56,9 +56,9 @@ class Draw:
     def resume(self, batch: Batch, tokens: int) -> Batch:
         """The unfinished responses of a batch at most `tokens` longer, within the task's bound, by today's policy."""
         room = (self.task.max_tokens - batch["length"]).clamp(max=tokens) * ~batch["finished"]
-        parts = [(int(n), batch.where(room == n)) for n in room.unique()]
+        parts = [(n, batch.where(room == n)) for n in room.unique().tolist()]
         longer = [self.engine.resume(part, max_tokens=n, seed=self._seed()) if n else part for n, part in parts]
-        return self._counted(join(longer), before=int(batch["length"].sum()))
+        return self._counted(join(longer), before=int(batch["length"].sum())) if longer else batch
 
     def judge(self, batch: Batch) -> Batch:
         """The batch with its verdicts."""

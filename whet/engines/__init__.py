@@ -32,7 +32,7 @@ class Learner(Protocol):
     def through_sampling(
         self, batch: Batch, soften: Callable[[Tensor, Tensor], Tensor], cost: Callable[[Tensor, Tensor], Tensor],
         seed: int,
-    ) -> None:  # fmt: skip
+    ) -> float:  # fmt: skip
         """Add the gradient, by way of soft responses to the batch's prompts, of their cost less the critic's forecast.
 
         `soften` makes of logits and uniform numbers [b v] a soft token; `cost` takes the logits of the policy and of

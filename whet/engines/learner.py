@@ -77,9 +77,9 @@ class LocalLearner:
         alone.still = True
         return alone
 
-    def through_sampling(self, batch: Batch, soften: relaxed.Soften, cost: relaxed.Cost, seed: int) -> None:
+    def through_sampling(self, batch: Batch, soften: relaxed.Soften, cost: relaxed.Cost, seed: int) -> float:
         """Add the gradient that runs through soft responses to the batch's prompts; see `relaxed.add_gradient`."""
-        relaxed.add_gradient(self.engine, batch, soften, cost, seed)
+        return relaxed.add_gradient(self.engine, batch, soften, cost, seed)
 
     def weights(self) -> list[Tensor]:
         """Copies of the policy's weights, in a fixed order."""

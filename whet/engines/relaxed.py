@@ -24,29 +24,30 @@ Soften = Callable[[Tensor, Tensor], Tensor]
 Cost = Callable[[Tensor, Tensor], Tensor]
 
 
-def add_gradient(engine: "LocalEngine", batch: Batch, soften: Soften, cost: Cost, seed: int) -> None:
-    """To the policy's gradient, that of the mean over rows of (mean cost of a soft token - forecast).
+def add_gradient(engine: "LocalEngine", batch: Batch, soften: Soften, cost: Cost, seed: int) -> float:
+    """To the policy's gradient, that of the mean over rows of (mean cost of a soft token - forecast), and that mean.
 
     Each row gets a soft response to its prompt, at its temperature, at most as long as the batch's longest. The
-    critic and the starting model are frozen, and the starting model's logits are constants. Memory grows with
-    rows x tokens x vocabulary; pieces of at most `token_budget` tokens are done one after the other.
+    critic and the starting model are frozen, and gradient runs through what they read. Memory grows with rows x
+    tokens x vocabulary; pieces of at most `token_budget` tokens are done one after the other.
     """
     longest = batch["mask"].shape[1]
-    parameters = list(engine.model.parameters())
+    parameters, total = list(engine.model.parameters()), 0.0
     for rows in _alike(batch, engine.token_budget, longest):
         prompts = torch.tensor([batch.prompts[i] for i in rows], device=engine.device)
         temperature = batch["temperature"][rows].to(engine.device)[:, None]
         with engine.precision():
             soft, logits = unroll(engine.model, prompts, soften, temperature, _noise(seed, rows, longest))
             mask = _until(soft, engine.stop)
-            with torch.no_grad():
-                start = _teacher_forced(engine.reference, prompts, soft) / temperature[:, None]
+            start = _teacher_forced(engine.reference, prompts, soft) / temperature[:, None]
             price = groups.token_mean(cost(logits, start), mask)
             loss = (price - forecast(engine.critic, prompts, soft, mask)).sum() / len(batch)
         grads = torch.autograd.grad(loss, parameters, allow_unused=True)
         for x, grad in zip(parameters, grads, strict=True):
             if grad is not None:
                 x.grad = grad if x.grad is None else x.grad + grad
+        total += float(loss.detach())
+    return total
 
 
 def unroll(

@@ -11,7 +11,7 @@ from typing import Any
 
 from whet import groups
 from whet.batch import Batch, join
-from whet.fields import Flag, Mask, PerResponse, PerToken
+from whet.fields import Flag, Mask, PerToken
 from whet.papers import dapo, ppo
 from whet.recipe import Paper, Remembers
 
@@ -45,7 +45,7 @@ def in_segments(
 ) -> tuple[Batch, Batch]:
     """One segment more of every open response, the first of new ones; problems whose responses have all ended."""
     size = -(-max_tokens // segments)
-    parts = [] if memory is None else [draw.resume(memory.having(age=memory["age"] + memory["mask"]), size)]
+    parts = [draw.resume(memory.having(age=memory["age"] + memory["mask"]), size)] if memory else []
     met = {problem.id for part in parts for problem in part.problems}
     fresh = [problem for problem in problems if problem.id not in met]
     if fresh:
@@ -54,15 +54,6 @@ def in_segments(
     running = ~both["finished"] & (both["length"] < max_tokens)
     waiting = groups.total(running.float(), both["group"]) > 0
     return draw.judge(both.where(~waiting)), both.where(waiting)
-
-
-def ended_in_time(score: PerResponse, finished: Flag) -> PerResponse:
-    """The judge's score, 0 for a response that was cut off after its last segment.
-
-    >>> ended_in_time(tensor([1., 1.]), tensor([True, False]))
-    tensor([1., 0.])
-    """
-    return score * finished
 
 
 def segment_aware(
@@ -106,9 +97,10 @@ recipe = dapo.token_mean.with_(
     ),
 )
 _shared = {
-    "paper": paper, "sample": Remembers(in_segments, start=None), "reward": (ended_in_time,), "penalties": (),
-    "claims": ("sums_to_zero",), "departs": (
+    "paper": paper, "sample": Remembers(in_segments, start=None), "penalties": (),
+    "claims": ("silent_on_equal_rewards", "sums_to_zero"), "departs": (
         "A problem is trained on once all its responses have ended, so that its baseline is whole.",
+        "The judge says what a response is worth that was cut off after its last segment; the paper gives it 0.",
     ),
 }  # fmt: skip
 segment = dapo.token_mean.with_(
