@@ -13,8 +13,8 @@ from rich.text import Text
 
 from whet.evaluate import by_split, pass_at
 from whet.metrics import METRICS
-from whet.report.facts import by_reason
 from whet.recipe import Recipe
+from whet.report.facts import by_reason
 from whet.runs.store import Evaluated, Store
 from whet.train import Run, View
 

@@ -216,8 +216,9 @@ def _no_constant(word: str) -> Any:
 def _end(server: Server, about: int) -> None:
     """Kill the first process of the sandbox, and with it the kernel kills every other one in there."""
     with contextlib.suppress(OSError, ValueError, KeyError):
+        os.set_blocking(about, False)
         with os.fdopen(about, "rb") as told:
-            first = json.loads(told.read())["child-pid"]
+            first = json.loads(told.read() or b"{}")["child-pid"]
         if server.process.poll() is None:  # bwrap waits for it, so the number is still its own
             os.kill(first, signal.SIGKILL)
     server.close()
