@@ -232,7 +232,8 @@ class Sandboxes:
 
     def __init__(self, limits: Limits | None = None, workers: int | None = None) -> None:
         self.limits = limits or Limits()
-        self.workers = workers or min(len(os.sched_getaffinity(0)), 16)
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        self.workers = workers or min(cores, 16)
         self.idle: SimpleQueue[Sandbox] = SimpleQueue()
 
     def ready(self) -> None:
