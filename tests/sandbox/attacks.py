@@ -110,7 +110,7 @@ PROCESSES = (
     _attack("stops-the-server-by-its-input", "import fcntl\nfor pid in range(1, 4):\n"
             "    fcntl.fcntl(3, fcntl.F_SETOWN, pid)\n    fcntl.fcntl(3, fcntl.F_SETFL, os.O_ASYNC)\nreturn True",
             safe=False),
-    _attack("traces-another", "return syscall(101, 16, world['canary'], 0, 0) == 0"),
+    _attack("traces-another", "return syscall(101, 16, world['canary'], 0, 0) == 0", root=True),
     _attack("limits-another", "import resource\n"
             "return bool(resource.prlimit(world['canary'], resource.RLIMIT_NOFILE))"),
     _attack("slows-another", "os.setpriority(os.PRIO_PROCESS, world['canary'], 19)\nreturn True"),
@@ -131,7 +131,7 @@ NETWORK = (
 KERNEL = (
     _attack("mounts", "return libc.mount(b'none', b'/python', b'tmpfs', 0, b'') == 0", safe=False),
     _attack("unmounts", "return libc.umount2(b'/python', 2) == 0", safe=False),
-    _attack("makes-a-namespace", "return libc.unshare(0x10000000) == 0"),
+    _attack("makes-a-namespace", "return libc.unshare(0x10000000) == 0", root=True),
     _attack("becomes-root", "os.setuid(0)\nreturn True", root=True),
     _attack("takes-capabilities",
             "return libc.prctl(47, 2, 21, 0, 0) == 0 or libc.prctl(24, 21, 0, 0, 0) == 0", root=True),

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import secrets
 import signal
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.attacks import AGAINST_US, ALL, FORGERIES
+from tests.sandbox.attacks import AGAINST_US, ALL, FORGERIES, TOOLS
 from whet.sandbox import Limits, Program, Sandboxes
 from whet.sandbox.server import Server
 from whet.tasks import Problem
@@ -128,6 +129,8 @@ def test_no_attack_gets_through(world, boxes):
 def test_without_the_sandbox_it_does(attack, world):
     if attack.root and os.getuid() != 0:
         pytest.skip("only root can do this")
+    if "syscall(" in attack.source.removeprefix(TOOLS) and platform.machine() != "x86_64":
+        pytest.skip("its system call has another number here")
     given = json.dumps([attack.source, world.about()])
     paths = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "WHET_SECRET": world.word}
     done = subprocess.run(

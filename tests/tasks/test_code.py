@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from whet.models import tiny
 from whet.refusal import Refused
 from whet.tasks import functions
 from whet.tasks.code import CALLS, Code, alike, problem_of, source
@@ -58,8 +59,9 @@ def test_a_function_does_what_its_words_say(kind, steps, end, given, result):
 def test_every_demonstration_is_right_and_short_enough(task, everything):
     texts = [task.demonstrate(problem) for problem in everything]
     assert all(verdict.correct and verdict.score == 1.0 for verdict in task.judge(everything, texts))
-    assert max(len(text) for text in texts) < 200
-    assert max(len(p.prompt) + len(t) for p, t in zip(everything, texts, strict=True)) + 1 < 512  # the base's context
+    assert max(len(text) for text in texts) + 1 <= task.max_tokens  # even where each character is a token
+    assert max(len(problem.prompt) for problem in everything) + task.max_tokens <= 512  # what the shipped base sees
+    assert {char for text in texts for char in text} <= set(tiny.PRINTABLE)
 
 
 def test_a_program_that_forgets_a_step_is_wrong(task):

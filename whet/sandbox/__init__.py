@@ -75,24 +75,12 @@ def _command(bwrap: str, told: int) -> list[str]:
     parent: that would be the thread that started it.
     """
     unshared = [f"--unshare-{name}" for name in ("user", "pid", "net", "ipc", "uts", "cgroup-try")]
-    fixed = [
-        "--uid",
-        "65534",
-        "--gid",
-        "65534",
-        "--cap-drop",
-        "ALL",
-        "--new-session",
-        "--chdir",
-        "/",
-        "--info-fd",
-        str(told),
-    ]
+    fixed = "--uid 65534 --gid 65534 --cap-drop ALL --new-session --chdir / --info-fd".split()
     null = ["--dev-bind", "/dev/null", "/dev/null"]
     libraries = ["--setenv", "LD_LIBRARY_PATH", "/python/lib"]
     mounts = [*_system_libraries(), *_python(), *null, "--remount-ro", "/"]
     python = ["/python/bin/python3", "-I", "-S", "-B", "-X", "utf8", "-c", INSIDE.read_text(encoding="utf-8")]
-    return [bwrap, *unshared, *fixed, *libraries, *mounts, *python]
+    return [bwrap, *unshared, *fixed, str(told), *libraries, *mounts, *python]
 
 
 def _system_libraries() -> list[str]:
