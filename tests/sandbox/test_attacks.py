@@ -11,10 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyseccomp
 import pytest
 
-from tests.sandbox.attacks import AGAINST_US, ALL, FORGERIES, TOOLS
-from whet.sandbox import Limits, Program, Sandboxes
+from tests.sandbox.attacks import AGAINST_US, ALL, FORGERIES, READS, TOOLS, WRITES
+from whet.sandbox import Limits, Program, Sandbox, Sandboxes, filters
 from whet.sandbox.server import Server
 from whet.tasks import Problem
 from whet.tasks.code import Code
@@ -139,6 +140,20 @@ def test_without_the_sandbox_it_does(attack, world):
     )  # fmt: skip
     changed = world.state() != world.before
     assert done.returncode == 0 or changed, done.stderr[-500:]
+
+
+def test_without_the_filter_the_namespaces_still_keep_what_is_outside(world, monkeypatch):
+    """Two layers: each is tested without the other. What gets through here ends at the sandbox's own walls."""
+    everything = filters._bytes(pyseccomp.SyscallFilter(pyseccomp.ALLOW))
+    monkeypatch.setattr(filters, "computing_only", lambda: everything)
+    monkeypatch.setattr(Sandbox, "_prove", lambda _: None)
+    attacks = [attack for attack in ALL if attack.name not in ("bombs", "kills-everything", "kills-the-server")]
+    answers = Sandboxes(LIMITS, 2).run([Program(attack.source, "f", ((world.about(),),)) for attack in attacks])
+    through = {a.name for a, answer in zip(attacks, answers, strict=True) if answer.values and any(answer.values)}
+    assert {"forks", "listens"} <= through  # so it is the filter that stops these
+    assert not through & {attack.name for attack in (*READS, *WRITES)}
+    assert world.word not in repr(answers)
+    assert world.state() == world.before
 
 
 # --- reward ------------------------------------------------------------------------------------------------

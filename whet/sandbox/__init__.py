@@ -75,7 +75,7 @@ def _command(bwrap: str, told: int) -> list[str]:
     parent: that would be the thread that started it.
     """
     unshared = [f"--unshare-{name}" for name in ("user", "pid", "net", "ipc", "uts", "cgroup-try")]
-    fixed = "--uid 65534 --gid 65534 --cap-drop ALL --new-session --chdir / --info-fd".split()
+    fixed = ["--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--new-session", "--chdir", "/", "--info-fd"]
     null = ["--dev-bind", "/dev/null", "/dev/null"]
     libraries = ["--setenv", "LD_LIBRARY_PATH", "/python/lib"]
     mounts = [*_system_libraries(), *_python(), *null, "--remount-ro", "/"]

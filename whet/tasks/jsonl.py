@@ -9,6 +9,7 @@ response, answer and any other column of the file, in any order. It returns a nu
 unknown. It runs in worker processes: if it raises, returns no finite number, takes too long or too much memory,
 prints over 1 MB, leaves a process behind or kills its own, that response is unknown, with the reason, and does
 not count. What it needs for longer than a call (a server, a pool) it starts when it is imported.
+What it prints is not shown: it runs beside a live table.
 """
 
 import json
