@@ -216,7 +216,11 @@ def test_a_judge_that_fails_too_often_stops_the_run_in_one_sentence(own):
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "could not judge 100%" in done.stdout
-    assert "nan" in done.stdout
+    assert "judge returned nan" in done.stdout
+    assert "not judged so far: judge returned nan" in done.stdout
+    store = find("last", own / "runs")
+    assert set(store.about["unknown"]) == {"judge returned nan"}
+    assert "could not be judged, and count nowhere: judge returned nan (" in (store.folder / "report.html").read_text()
     assert find("last", own / "runs").about["status"] == "failed"
 
 

@@ -75,24 +75,12 @@ def _command(bwrap: str, told: int) -> list[str]:
     parent: that would be the thread that started it.
     """
     unshared = [f"--unshare-{name}" for name in ("user", "pid", "net", "ipc", "uts", "cgroup-try")]
-    fixed = [
-        "--uid",
-        "65534",
-        "--gid",
-        "65534",
-        "--cap-drop",
-        "ALL",
-        "--new-session",
-        "--chdir",
-        "/",
-        "--info-fd",
-        str(told),
-    ]
+    fixed = ["--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--new-session", "--chdir", "/", "--info-fd"]
     null = ["--dev-bind", "/dev/null", "/dev/null"]
     libraries = ["--setenv", "LD_LIBRARY_PATH", "/python/lib"]
     mounts = [*_system_libraries(), *_python(), *null, "--remount-ro", "/"]
     python = ["/python/bin/python3", "-I", "-S", "-B", "-X", "utf8", "-c", INSIDE.read_text(encoding="utf-8")]
-    return [bwrap, *unshared, *fixed, *libraries, *mounts, *python]
+    return [bwrap, *unshared, *fixed, str(told), *libraries, *mounts, *python]
 
 
 def _system_libraries() -> list[str]:
@@ -216,8 +204,9 @@ def _no_constant(word: str) -> Any:
 def _end(server: Server, about: int) -> None:
     """Kill the first process of the sandbox, and with it the kernel kills every other one in there."""
     with contextlib.suppress(OSError, ValueError, KeyError):
+        os.set_blocking(about, False)
         with os.fdopen(about, "rb") as told:
-            first = json.loads(told.read())["child-pid"]
+            first = json.loads(told.read() or b"{}")["child-pid"]
         if server.process.poll() is None:  # bwrap waits for it, so the number is still its own
             os.kill(first, signal.SIGKILL)
     server.close()
@@ -231,7 +220,8 @@ class Sandboxes:
 
     def __init__(self, limits: Limits | None = None, workers: int | None = None) -> None:
         self.limits = limits or Limits()
-        self.workers = workers or min(len(os.sched_getaffinity(0)), 16)
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        self.workers = workers or min(cores, 16)
         self.idle: SimpleQueue[Sandbox] = SimpleQueue()
 
     def ready(self) -> None:

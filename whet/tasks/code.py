@@ -32,6 +32,7 @@ from whet.tasks.splits import held_out
 HELD_OUT_SHARE = 0.2  # of all functions, by their words
 EVALUATION_SEED = 20250929
 EXAMPLES, CALLS = 2, 10
+LONGEST_PROMPT, LONGEST_BODY = 340, 155  # characters: with the shipped base each is a token, and it sees 512
 FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 DEFINES = re.compile(r"^(?:async )?def f\b", re.MULTILINE)
 
@@ -40,7 +41,10 @@ DEFINES = re.compile(r"^(?:async )?def f\b", re.MULTILINE)
 
 
 def problem_of(function: Function, level: int) -> Problem | None:
-    """The problem that asks for a function; None where its tests could not tell it from one that forgets a step."""
+    """The problem that asks for a function.
+
+    None where it is too long, or where its tests could not tell it from one that forgets a step.
+    """
     rng = Random(function.words)
     inputs: list[Any] = []
     while len(inputs) < EXAMPLES + CALLS:
@@ -55,6 +59,8 @@ def problem_of(function: Function, level: int) -> Problem | None:
         return None
     examples = "".join(f"    >>> f({x!r})\n    {y!r}\n" for x, y in zip(inputs, shown, strict=False))
     prompt = f'{function.head}    """{function.words}\n\n{examples}    """\n'
+    if len(prompt) > LONGEST_PROMPT or len(function.body) > LONGEST_BODY:
+        return None
     about = {"calls": [[x] for x in inputs[EXAMPLES:]], "expected": hidden}
     return Problem(id=function.words, prompt=prompt, answer=function.body, level=level, about=about)
 

@@ -14,7 +14,7 @@ A prompt is a text, or a chat: a list of messages that ends with the user's turn
 A function may take prompt, response, answer, any other column, `thoughts` and `final` (what a response says between
 and after its thinking tags), in any order. It returns a number or a bool; None means unknown. It runs in worker
 processes: if it raises, returns no finite number, takes too long or kills its process, that response is unknown,
-with the reason, and does not count.
+with the reason, and does not count. What it prints is not shown: it runs beside a live table.
 """
 
 import json

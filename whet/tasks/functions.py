@@ -78,7 +78,8 @@ NUMBERS = Kind(
     (
         _keep("keep the even ones", "x % 2 == 0"), _keep("keep the odd ones", "x % 2 == 1"),
         _keep("keep the positive ones", "x > 0"), _keep("keep the negative ones", "x < 0"),
-        _keep("keep those above {k}", "x > {k}", *range(1, 10)), _keep("keep those below {k}", "x < {k}", *range(1, 10)),
+        _keep("keep those above {k}", "x > {k}", *range(1, 10)),
+        _keep("keep those below {k}", "x < {k}", *range(1, 10)),
         _keep("keep the multiples of {k}", "x % {k} == 0", 3, 4, 5),
         _keep("leave out every {k}", "x != {k}", *range(1, 7)),
         _change("square each", "x * x"), _change("double each", "2 * x"), _change("negate each", "-x"),
@@ -96,11 +97,14 @@ NUMBERS = Kind(
 CHARACTERS = Kind(
     "s", "the letters in s", "s",
     (
-        _keep("keep the vowels (aeiou)", "x in 'aeiou'"), _keep("keep those that are no vowel (aeiou)", "x not in 'aeiou'"),
+        _keep("keep the vowels (aeiou)", "x in 'aeiou'"),
+        _keep("keep those that are no vowel (aeiou)", "x not in 'aeiou'"),
         *(_keep(f"leave out every {c}", f"x != '{c}'") for c in "aeiost"),
         *(_keep(f"keep those after {c} in the alphabet", f"x > '{c}'") for c in "cehlmr"),
-        _late("double each", "x * 2"), _late("put a dash after each", "x + '-'"), _late("make each upper case", "x.upper()"),
-        *(_change(f"replace every {a} by {b}", f"'{b}' if x == '{a}' else x") for a, b in ("ae", "oi", "st", "ls", "ei")),
+        _late("double each", "x * 2"), _late("put a dash after each", "x + '-'"),
+        _late("make each upper case", "x.upper()"),
+        *(_change(f"replace every {a} by {b}", f"'{b}' if x == '{a}' else x")
+          for a, b in ("ae", "oi", "st", "ls", "ei")),
     ),
     (
         *COMMON_ENDS, ("them joined to one string", "''.join(xs)"),
@@ -116,7 +120,8 @@ WORDS = Kind(
         *(_keep(f"keep those that contain {c}", f"'{c}' in x") for c in "aeiost"),
         *(_keep(f"keep those without {c}", f"'{c}' not in x") for c in "aeiost"),
         _change("reverse each", "x[::-1]"), _late("make each upper case", "x.upper()"),
-        _change("cut each to its first {k} letters", "x[:{k}]", 1, 2, 3), _change("drop the first letter of each", "x[1:]"),
+        _change("cut each to its first {k} letters", "x[:{k}]", 1, 2, 3),
+        _change("drop the first letter of each", "x[1:]"),
         _change("double each", "x + x"), _change("sort the letters of each", "''.join(sorted(x))"),
     ),
     (
