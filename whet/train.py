@@ -1,5 +1,6 @@
 """The loop around `step`: evaluate, train, keep checkpoints, stop on time, leave a run that can be looked at."""
 
+import random
 import signal
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from whet import checkpoints, evaluate, guards, identity, selfcheck, shelf
@@ -266,9 +268,7 @@ def start_run(run: Run, view: View | None = None) -> Store:
     run = replace(run, steps=DEFAULT_STEPS) if run.steps is None and run.budget is None else run
     if run.name and slug(run.name) != run.name:
         raise Refused(f"A run cannot be named {run.name!r}: use letters, digits and + _ . - only.")
-    guard, typed = guards.Guard.of(run.settings)
-    recipe = with_settings(shelf.load(run.recipe), typed)
-    task, engine, run = _prepared(run)
+    task, engine, run, recipe, guard = parts(run)
     if guard.check:
         selfcheck.require(engine, task, recipe, run.seed)
     folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(run.task).stem, run.seed)
@@ -328,12 +328,26 @@ def _set_back(trainer: Trainer, changed: Mapping[str, Any]) -> list[str]:
     return kept.damaged if kept else []
 
 
+def parts(run: Run) -> tuple[Any, Any, Run, Recipe, guards.Guard]:
+    """Task, engine, the run with its model named, recipe and guard: everything that can be refused."""
+    guard, typed = guards.Guard.of(run.settings)
+    recipe = with_settings(shelf.load(run.recipe), typed)
+    return (*_prepared(run), recipe, guard)
+
+
+def seed_everything(seed: int) -> None:
+    """The global generators, which no stage of whet uses: a user's own parts may."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def _prepared(run: Run) -> tuple[Any, Any, Run]:
     """The task and the engine of a run; without a model it is the shipped base, or for `digits` a fresh one."""
     from whet.engines.local import LocalEngine
     from whet.tasks.shelf import make
 
-    torch.manual_seed(run.seed)
+    seed_everything(run.seed)
     task = make(run.task, **run.options)
     if not run.model and run.task == "digits":
         from whet.models import tiny
