@@ -85,6 +85,7 @@ def train(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest response.")] = None,
     eval_every: Annotated[int, typer.Option(min=0, help="A quick evaluation after so many updates; 0 for none.")] = 20,
     eval_samples: Annotated[int, typer.Option(min=1, help="Responses to each held-out problem.")] = 64,
+    save_every: Annotated[int, typer.Option(min=1, help="A checkpoint after so many updates.")] = 50,
     runs: RUNS = "runs",
     name: Annotated[str, typer.Option(help="A name for the run; made from recipe, task and time without it.")] = "",
     resume: Annotated[str, typer.Option(help="Go on with this run, from its last checkpoint.")] = "",
@@ -107,22 +108,66 @@ def train(
     from whet.live import LiveView
     from whet.models.setup import Setup
     from whet.prepare import Run
+    from whet.runs.store import find
     from whet.train import resume_run, start_run
 
-    if resume:
-        _end(resume_run(resume, runs, LiveView(out), steps=steps, budget=seconds_of(budget)))
-        return
     typed = settings_of(context.args)
+    if resume:
+        _only_to_resume(context, find(resume, runs).about["run"])
+        _end(resume_run(resume, runs, LiveView(out), steps=steps, budget=seconds_of(budget), typed=typed))
+        return
     typed |= {"engine": engine} if engine != "local" else {}
-    options: dict[str, Any] = {"judge": judge, "max_tokens": max_tokens}
-    options |= {address[5:]: typed.pop(address) for address in list(typed) if address.startswith("task.")}
+    options = _task_options(typed, judge, max_tokens)
     run = Run(
         recipe=recipe, task=task, model=model, steps=steps, budget=seconds_of(budget), seed=seed,
-        eval_every=eval_every, eval_samples=eval_samples, out=runs, name=name,
-        settings=typed, options={k: v for k, v in options.items() if v}, track=track,
+        eval_every=eval_every, eval_samples=eval_samples, save_every=save_every, out=runs, name=name,
+        settings=typed, options=options, track=track,
         setup=Setup(device, dtype, lora, freeze, recompute, system, thinking),
     )  # fmt: skip
     _end(start_run(run, LiveView(out)))
+
+
+def _only_to_resume(context: typer.Context, run: dict[str, Any]) -> None:
+    """Refused where something was typed beside --resume that would make it another run."""
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        typed = source is not None and source.name == "COMMANDLINE" and value != run.get(name)
+        if typed and name not in ("resume", "steps", "budget", "runs"):
+            raise Refused(
+                f"{name.replace('_', '-')} cannot change when a run goes on: beside --resume there can be --steps, "
+                "--budget, --runs and settings such as --update.lr=1e-4; for anything else start a new run."
+            )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def check(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe, or several joined by +.")] = "grpo",
+    task: Annotated[str, typer.Option(help="compose, countdown, digits, or a .jsonl file of your own.")] = "compose",
+    model: Annotated[str, typer.Option(help="A Hugging Face model directory; the shipped base without it.")] = "",
+    seed: Annotated[int, typer.Option(help="Seeds the problems and responses that are looked at.")] = 0,
+    judge: Annotated[str, typer.Option(help="For .jsonl: your function, as path/to/my.py:score.")] = "",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest response.")] = None,
+) -> None:
+    """What the mathematics takes for granted, tried on this model and task: what every run does before it begins.
+
+    Settings of the recipe and options of the task can follow, as for [bold]whet train[/].
+    """
+    from whet.live import checked
+    from whet.train import Run
+
+    typed = settings_of(context.args)
+    options = _task_options(typed, judge, max_tokens)
+    sentence = checked(out, Run(recipe=recipe, task=task, model=model, seed=seed, settings=typed, options=options))
+    if sentence:
+        raise Refused(sentence)
+
+
+def _task_options(typed: dict[str, str], judge: str, max_tokens: int | None) -> dict[str, Any]:
+    """The options of the task, taken out of what was typed as --task.levels=1."""
+    options: dict[str, Any] = {"judge": judge, "max_tokens": max_tokens}
+    options |= {address[5:]: typed.pop(address) for address in list(typed) if address.startswith("task.")}
+    return {name: value for name, value in options.items() if value}
 
 
 def _end(store: Any) -> None:

@@ -180,3 +180,18 @@ def evaluation_table(
         table.add_row(split, str(len(mine)), *(f"{pass_at(mine, k):.3f}" for k in ks), *(f"{m:.3g}" for m in means))
     table.caption = f"{samples} responses to each problem, in {time.perf_counter() - began:.0f} s"
     return table
+
+
+def checked(out: Console, run: Run) -> str:
+    """The self-check of a model and a task, one line for each check; the sentence of the first that fails."""
+    from whet.prepare import parts_of, prepared
+    from whet.selfcheck import findings
+
+    recipe, *_ = parts_of(run)
+    task, engine, run = prepared(run)
+    sentence = ""
+    for one in findings(engine, task, recipe, run.seed):
+        mark = "[green]passed[/]" if one.ok else "[red]failed[/]"
+        out.print(f"{mark}  {one.name:<30} {one.number:>10.3g} {one.unit}  [dim]{one.seconds:.2f} s[/]")
+        sentence = sentence or ("" if one.ok else f"Self-check, {one.name}: {one.sentence}.")
+    return sentence

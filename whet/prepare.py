@@ -1,9 +1,11 @@
 """From what was typed to the parts of a run: its recipe, task and engine; and back from a run's name."""
 
+import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from whet import checkpoints, shelf
@@ -52,12 +54,19 @@ def parts_of(run: Run) -> tuple[Recipe, Guard, Choice]:
     return with_settings(shelf.load(run.recipe), typed), guard, choice
 
 
+def seed_everything(seed: int) -> None:
+    """The global generators, which no stage of whet uses: a user's own parts may."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def prepared(run: Run) -> tuple[Any, Any, Run]:
     """The task and the engine of a run; without a model it is the shipped base, or for `digits` a fresh one."""
     from whet.engines.local import LocalEngine
     from whet.tasks.shelf import make
 
-    torch.manual_seed(run.seed)
+    seed_everything(run.seed)
     _, _, choice = parts_of(run)
     task = make(run.task, **run.options)
     if not run.model and run.task == "digits":

@@ -6,6 +6,7 @@ and what a recipe needs (a critic, a reference model, the old log-probabilities)
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -313,7 +314,8 @@ def with_settings(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
             raise Refused(f"{recipe.name} has no setting {address!r}" + _nearest(address, [*known]) + _said(known))
         stage, *middle, name = full.split(".")
         current = getattr(recipe, stage)
-        value = like(value, settings_of_stage(current, middle)[name], full)
+        before = settings_of_stage(current, middle)[name]
+        value = _sound(like(value, before, full), before, full)
         bound = tuple(
             _bind(part, name, value) if not middle or name_of(part) == middle[0] else part
             for part in _as_tuple(current)
@@ -353,6 +355,25 @@ def like(value: Any, example: Any, address: str) -> Any:
     except ValueError:
         kind = type(example).__name__ if example is not None else "number"
         raise Refused(f"{address} is a {kind} (now {example}), so it cannot be {value!r}.") from None
+
+
+COUNTS = ("prompts", "responses", "epochs", "minibatches")
+
+
+def _sound(value: Any, before: Any, address: str) -> Any:
+    """A setting that its part can compute with; what is no number, or below what its kind allows, is refused."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and not math.isfinite(value) and value != before:
+        raise Refused(f"{address} is now {before}, so it cannot be {value}: it must be a finite number.")
+    if value is None and before is not None:
+        raise Refused(f"{address} is now {before}, so it cannot be none: it must be a {type(before).__name__}.")
+    name = address.rpartition(".")[2]
+    least = 1 if name in COUNTS else 0
+    if number and isinstance(before, int) and not isinstance(before, bool) and before >= least > value:
+        raise Refused(f"{address} is a number of at least {least} (now {before}), so it cannot be {value}.")
+    if number and name in ("lr", "clip_norm", "temperature") and value < 0:
+        raise Refused(f"{address} cannot be below 0, and {value} is.")
+    return value
 
 
 # --- sentences -------------------------------------------------------------------------------------------

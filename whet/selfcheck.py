@@ -104,15 +104,16 @@ class Bench:
         )  # fmt: skip
 
     def padding_changes_nothing(self) -> tuple[bool, float, str, str]:
-        """A response by itself has the numbers that it has beside longer ones."""
-        index = int(self.batch["length"].argmin())
+        """The first half of a response by itself has the numbers that it has whole, and beside longer ones."""
+        index = int(self.batch["length"].argmax())
         alone = self.batch.rows([index])
-        t = int(alone["length"][0])
-        ours = self.engine.score(alone, ["old_logp"])["old_logp"][:, :t]
-        gap = _gap(ours, self.batch["old_logp"][index : index + 1, :t], alone["mask"][:, :t])
+        t = max(int(alone["length"][0]) // 2, 1)
+        first = torch.arange(alone["mask"].shape[1]) < t
+        alone = alone.having(mask=alone["mask"] & first, length=torch.tensor([t]))
+        gap = _gap(self.engine.score(alone, ["old_logp"])["old_logp"], self.batch["old_logp"][[index]], alone["mask"])
         return gap <= self.tolerance, gap, "nats", (
-            f"a response has log-probabilities that differ by up to {gap:.2g} nats when it is padded: this model looks "
-            f"at padding (is it causal?), so take another, {OFF}"
+            f"a response has log-probabilities that differ by up to {gap:.2g} nats when something stands behind it: this model looks "
+            f"at padding or ahead (is it causal?), so take another, {OFF}"
         )  # fmt: skip
 
     def judge_tells_right_from_wrong(self) -> tuple[bool, float, str, str]:

@@ -274,7 +274,8 @@ class LocalEngine:
     @cached_property
     def critic(self) -> forward.Critic:
         """The critic, made when first asked for; AdamW trains it beside the policy, at the same learning rate."""
-        critic = forward.Critic(self._from_start().base_model, self.model.config.get_text_config().hidden_size)
+        with torch.random.fork_rng(devices=[]):  # so that when it is made changes nothing else that is drawn
+            critic = forward.Critic(self._from_start().base_model, self.model.config.get_text_config().hidden_size)
         critic = critic.to(self.device).eval().requires_grad_()
         self.optimizer.add_param_group({"params": list(critic.parameters())})
         return critic

@@ -1,6 +1,7 @@
 """Opening a Hugging Face directory: weights, tokenizer, card. Safetensors only, no network, no code from the model."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ def model(path: str | Path, dtype: str = "float32") -> Any:
     A directory of adapters is opened as its base with the adapters merged into it.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     folder = checked(path)
@@ -35,7 +35,7 @@ def model(path: str | Path, dtype: str = "float32") -> Any:
                 folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True,
                 trust_remote_code=False, output_loading_info=True,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # transformers raises whatever a strange config.json makes of its arithmetic
         raise Refused(f"{folder} does not open as a causal language model: {first_line(error)}") from error
     absent = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
     if absent:  # transformers would go on with random numbers in their place
@@ -69,7 +69,7 @@ def tokenizer(path: str | Path) -> Any:
         )
     try:
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises bare ones
         raise Refused(f"the tokenizer in {folder} does not open: {first_line(error)}") from error
     if found.eos_token_id is None:
         raise Refused(f"the tokenizer in {folder} names no end token: set eos_token in its tokenizer_config.json.")
@@ -88,7 +88,24 @@ def checked(path: str | Path) -> Path:
             f"{folder} has no *.safetensors file: convert its weights with model.save_pretrained(folder), "
             "since pickled weights are not opened."
         )
+    _without_code(folder)
     return folder
+
+
+def _without_code(folder: Path) -> None:
+    """Refused where transformers does not know the architecture and would need the directory's own Python files."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        needs_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING_NAMES
+    except (ValueError, TypeError, AttributeError):
+        return  # whoever opens it says what is wrong
+    if needs_code:
+        raise Refused(
+            f"{folder} asks for code of its own (auto_map in its config.json), which is never run: take a model of an "
+            "architecture that transformers has, or convert it to one."
+        )
 
 
 def card(path: str | Path) -> dict[str, Any]:
@@ -102,6 +119,9 @@ def card(path: str | Path) -> dict[str, Any]:
         raise Refused(f"{file} is not JSON ({first_line(error)}): repair it or remove it.") from error
     if not isinstance(found, dict):
         raise Refused(f'{file} must hold one JSON object, such as {{"lr": 1e-4}}.')
+    lr = found.get("lr", 1e-4)
+    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
+        raise Refused(f"{file} names the learning rate {lr!r}: it is a number above 0, such as 1e-4.")
     return found
 
 
