@@ -7,7 +7,7 @@ export PYTHONHASHSEED = 0
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check format docs base env clean help
+.PHONY: demo test learn mutants check format docs base env clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -17,6 +17,12 @@ demo: $(READY)   ## two minutes: a tiny language model, made better by reinforce
 
 test: $(READY)   ## every test
 	$(BIN)/python -m pytest -n auto -q
+
+learn: $(READY)  ## thirty steps of `compose` with every recipe: half an hour
+	$(BIN)/python -m pytest -n auto -q -m long tests/learning
+
+mutants: $(READY) ## plant bugs in a copy, and see which of them no test notices
+	$(BIN)/python -m tests.mutants
 
 check: $(READY)  ## format, lint, types, generated pages fresh, then every test
 	$(BIN)/ruff format --check .

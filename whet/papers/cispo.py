@@ -39,10 +39,7 @@ recipe = grpo.recipe.with_(
     normalise=plain.over_tokens,
     loss=clipped_weight,
     penalties=(),
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # ours: the report makes 16 off-policy rounds
-    ),
+    update=partial(plain.one_pass, minibatches=4),  # ours: the report makes 16 off-policy rounds
     claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"),
     departs=(
         "The bound is 1 + high, as in verl, slime and open-instruct; TRL and Liger clamp at `high` itself.",

@@ -67,15 +67,8 @@ paper = Paper(
     date="2025-03-18",
     authors="Yu, Qiying and Zhang, Zheng and Zhu, Ruofei and Yuan, Yufeng and Zuo, Xiaochen and others",
 )
-_higher = partial(
-    ppo.clip,
-    low=0.2,  # section 4.1
-    high=0.28,  # section 4.1
-)
-_several = partial(
-    plain.one_pass,
-    minibatches=4,  # ours: the paper makes 16 updates from 512 × 16 responses
-)
+_higher = partial(ppo.clip, low=0.2, high=0.28)  # section 4.1
+_several = partial(plain.one_pass, minibatches=4)  # ours: the paper makes 16 updates from 512 × 16 responses
 
 clip_higher = grpo.recipe.with_(
     name="clip_higher", paper=paper, new="more room for a ratio to grow than to shrink", loss=_higher, update=_several,
