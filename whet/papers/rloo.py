@@ -29,7 +29,7 @@ recipe = reinforce.recipe.with_(
     ),
     new="a leave-one-out baseline instead of a critic",
     advantage=leave_one_out,
-    claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),
+    claims=("unbiased", "policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),
     departs=(
         "No KL in the reward; add it with rloo+k1_reward.",
         "A lone response gets 0; verl's scalar form gives it its reward.",
