@@ -61,6 +61,21 @@ def soft_overlong(
     return -factor * over.clamp(0, 1)
 
 
+def soft_overlong_without_floor(
+    length: Count,
+    max_tokens: Any,
+    share: float = 0.2,  # as soft_overlong
+    factor: float = 1.0,  # as soft_overlong
+) -> PerResponse:
+    """verl's and AReaL's rule: the line goes on below -factor where a response is longer than L_max.
+
+    >>> soft_overlong_without_floor(tensor([80, 90, 100, 110]), 100)
+    tensor([-0.0000, -0.5000, -1.0000, -1.5000])
+    """
+    buffer = share * max_tokens
+    return -factor * ((length - (max_tokens - buffer)) / buffer).clamp(min=0)
+
+
 paper = Paper(
     "DAPO: An Open-Source LLM Reinforcement Learning System at Scale",
     arxiv="2503.14476",
