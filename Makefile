@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE = 1
 
 SUPPORTED = @$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"whet needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
 
-.PHONY: demo test test-vllm env-vllm check format docs base env clean help
+.PHONY: demo test test-vllm env-vllm learn mutants check format docs base env clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -24,6 +24,12 @@ test: $(READY)   ## every test
 
 test-vllm: $(VLLM_READY) ## the tests of the engine vllm, with the real vLLM on the CPU
 	$(VLLM)/bin/python -m pytest tests/vllm tests/engines/test_choice.py -q
+
+learn: $(READY)  ## thirty steps of `compose` with every recipe: half an hour
+	$(BIN)/python -m pytest -n auto -q -m long tests/learning
+
+mutants: $(READY) ## plant bugs in a copy, and see which of them no test notices
+	$(BIN)/python -m tests.mutants
 
 check: $(READY)  ## format, lint, types, generated pages fresh, then every test
 	$(BIN)/ruff format --check .

@@ -1,31 +1,39 @@
 """Planted bugs: does a test turn red?
 
 `python -m tests.mutants` plants one bug at a time in a copy of the package (a flipped sign, a wrong axis, a mean
-over padding, a forgotten detach, min for max, the wrong side of a clip, a dropped epsilon, …), runs the laws,
-the doctests and the parity tests that concern the file, and prints which bugs no test noticed. Bugs that change
-nothing that can be observed are listed with the reason in `tests/mutants.json`.
+over padding, a forgotten detach, min for max, the wrong side of a clip, a dropped epsilon, …), runs the doctests,
+laws and parity tests that concern the file, and prints which bugs no test noticed. Bugs that change nothing that
+can be observed stand in `tests/mutants.json`, each with the reason.
+
+Every worker imports the package once, in a copy of its own. For each bug it forks: the child forgets the modules
+that the bug reaches, and runs pytest on them.
 """
 
 import argparse
 import ast
 import copy
 import json
+import multiprocessing
 import os
 import random
+import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 EXCUSES = Path(__file__).with_suffix(".json")
 SPINE = ("groups", "plain", "step", "batch", "draw", "metrics", "recipe")
-SPINE_TESTS = ["tests/laws", "tests/parity", "tests/test_recipe.py", "tests/test_step.py"]
-SPINE_RECIPES = "rloo or grpo or ppo or gspo or dapo or k2_loss or nsr or remax or not_a_recipe"
+SPINE_TESTS = ("tests/laws", "tests/parity", "tests/test_recipe.py", "tests/test_step.py")
+SPINE_RECIPES = {"rloo", "grpo", "ppo", "gspo", "dapo", "clip_cov", "k3_reward", "remax", "a_nsr"}
+SLOW = {"test_no_two_parts_compute_the_same_function", "test_every_pair_composes_or_is_refused_by_name"}
 LIMIT = 120  # seconds for one mutant; a bug that hangs is noticed
 
 OTHER_OPERATOR = {
@@ -39,6 +47,7 @@ OTHER_NAME = {
     "token_mean": "token_sum", "token_sum": "token_mean", "old_logp": "logp", "argmax": "argmin", "argmin": "argmax",
 }  # fmt: skip
 PADDED = {"token_mean": "mean(1)", "batch_mean": "mean()", "token_sum": "sum(1)"}
+ALONG = ("sum", "mean", "cumsum", "any", "all", "amax", "softmax", "flip")
 WITHOUT_GROUPS = {"mean": "mean()", "std": "std()", "total": "sum()"}
 
 
@@ -85,6 +94,8 @@ def _calls(node: ast.Call) -> Iterator[tuple[str, Callable[[ast.AST], ast.AST]]]
     on_groups = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "groups"
     if name in ("detach", "clamp", "sqrt", "abs"):
         yield f".{name}() dropped", lambda n: n.func.value
+    if name in ALONG and node.args and ast.unparse(node.args[-1]) == "1":
+        yield f".{name} along the other axis", lambda n: _with(n, args=[*n.args[:-1], ast.Constant(0)])
     if name == "where" and len(node.args) == 3:
         yield "the branches of where swapped", lambda n: _with(n, args=[n.args[0], n.args[2], n.args[1]])
     if on_groups and name == "spread":
@@ -163,7 +174,7 @@ def chosen(each: int, spine: int, only: str) -> list[Mutant]:
     """The bugs of this run: `each` from every paper's file, `spine` from each file of the spine; always the same."""
     found = []
     for path in sorted((ROOT / "whet" / "papers").glob("*.py")) + [ROOT / "whet" / f"{name}.py" for name in SPINE]:
-        if path.stem.startswith("_") or (only and only != path.stem):
+        if path.stem.startswith("_") or (only and path.stem not in only.split(",")):
             continue
         every = mutants_of(path)
         random.Random(path.stem).shuffle(every)
@@ -171,89 +182,227 @@ def chosen(each: int, spine: int, only: str) -> list[Mutant]:
     return found
 
 
-def tests_for(mutant: Mutant) -> list[str]:
-    """The arguments of pytest for a mutant: what concerns its file, quickest first."""
-    stem = Path(mutant.file).stem
-    if stem in SPINE:
-        return [
-            mutant.file,
-            *(path for path in SPINE_TESTS if (ROOT / path).exists()),
-            "-k",
-            f"{SPINE_RECIPES} or test_",
-        ]
+def sound(file: str) -> Mutant:
+    """No bug at all: where a test fails on this one, it is not because of a bug."""
+    return Mutant(file, 0, "nothing is changed", (ROOT / file).read_text())
+
+
+# --- which tests concern a bug ---------------------------------------------------------------------------
+
+
+def recipes_of(stem: str) -> set[str]:
+    """The recipes of a paper's file; for a file of the spine a few that between them use most of it."""
     from whet import shelf
 
-    names = [name for name, row in shelf.index().items() if row["file"] == stem]
-    law = " or ".join([f"[{name}]" for name in names] + [f"-{name}]" for name in names])
-    return [
-        mutant.file,
-        "tests/parity",
-        "tests/test_step.py",
-        "tests/laws",
-        "-k",
-        f"parity or {stem} or dynamic or {law}",
-    ]
+    return SPINE_RECIPES if stem in SPINE else {name for name, row in shelf.index().items() if row["file"] == stem}
 
 
-def survives(mutant: Mutant) -> bool:
-    """True when no test fails. A child process with PyTorch already imported runs them on a spoiled copy."""
+def words_of(path: Path) -> set[str]:
+    """The names by which a test would mention a paper's file: its own, its recipes, its functions."""
+    functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+    return functions | recipes_of(path.stem) | {path.stem}
+
+
+def arguments(file: str) -> list[str]:
+    """What pytest collects for a bug in a file, quickest first; `Chosen` then leaves out most of it."""
+    path = ROOT / file
+    if path.stem in SPINE:
+        return [file, *SPINE_TESTS]
+    mention = re.compile(rf"\b({'|'.join(words_of(path))})\b")
+    tests = [p for p in sorted((ROOT / "tests" / "parity").glob("test_*.py")) if mention.search(p.read_text())]
+    more = [p for p in (ROOT / "tests" / "test_step.py",) if mention.search(p.read_text())]
+    return [file, "tests/laws", *(str(p.relative_to(ROOT)) for p in tests + more)]
+
+
+class Chosen:
+    """A pytest plugin that keeps the tests which concern a file: its doctests, its recipes, what mentions it."""
+
+    def __init__(self, file: str) -> None:
+        path = ROOT / file
+        self.spine, self.recipes = path.stem in SPINE, recipes_of(path.stem)
+        self.words = re.compile(rf"\b({'|'.join(words_of(path))})\b")
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Narrows the list in place."""
+        items[:] = [item for item in items if self.concerns(item)]
+
+    def concerns(self, item: Any) -> bool:
+        """True for a test that could notice."""
+        if not hasattr(item, "originalname"):
+            return True  # a doctest
+        if item.originalname in SLOW:
+            return False
+        given = getattr(item, "callspec", None)
+        values = set(map(str, given.params.values())) if given else set()
+        if "tests/laws" in item.nodeid and "name" in (given.params if given else {}):
+            return bool(values & self.recipes)
+        return self.spine or bool(self.words.search(_source(item.function)) or values & self.recipes)
+
+
+@cache
+def _source(function: Any) -> str:
+    import inspect
+
+    return inspect.getsource(function)
+
+
+# --- a worker --------------------------------------------------------------------------------------------
+
+
+def copied() -> Path:
+    """A copy of the project to spoil; without the weights of the base model, which no test here loads."""
     place = Path(tempfile.mkdtemp(prefix="mutant-"))
+    for part in ("whet", "tests", "golden"):
+        shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, place / name)
+    return place
+
+
+def serve(tasks: Any, answers: Any) -> None:
+    """Takes numbered bugs until there are no more, and answers with the number and whether no test failed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    place = copied()
     try:
-        for part in ("whet", "tests", "golden"):
-            shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
-        for name in ("conftest.py", "pyproject.toml"):
-            shutil.copy(ROOT / name, place / name)
-        (place / mutant.file).write_text(mutant.source)
-        return _green(place, tests_for(mutant))
+        _import_everything(place)
+        for number, mutant in iter(tasks.get, None):
+            path = place / mutant.file
+            sound = path.read_text()
+            for text, stamp in ((mutant.source, 2 * number + 1), (sound, 2 * number + 2)):
+                path.write_text(text)
+                os.utime(path, (stamp, stamp))  # so that no bytecode of another version passes for this one's
+                if text is mutant.source:
+                    answers.put((number, _green(mutant)))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _green(place: Path, arguments: list[str]) -> bool:
-    import subprocess
-
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "--no-header",
-        "-p",
-        "no:xdist",
-        "-p",
-        "no:randomly",
-        *arguments,
-    ]
-    environment = {
-        **os.environ,
+def _import_everything(place: Path) -> None:
+    """What all children share: PyTorch, the package from the copy, with its shapes checked, and pytest."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("whet", "tests")]:
+        del sys.modules[name]
+    os.chdir(place)
+    os.environ |= {
         "PYTHONPATH": str(place),
-        "OMP_NUM_THREADS": "1",
         "XDG_CACHE_HOME": str(place / "cache"),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
+    sys.path[:] = [str(place), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
+    sys.dont_write_bytecode = False
+    import pytest  # noqa: F401
+    import torch
+    from jaxtyping import install_import_hook
+
+    torch.set_num_threads(1)
+    install_import_hook(["whet.papers", "whet.groups", "whet.plain"], "tests.checked")
+    from whet import describe, shelf, step  # noqa: F401
+    from whet.engines import local  # noqa: F401
+    from whet.models import tiny  # noqa: F401
+
+    shelf.every_recipe()
+
+
+def _green(mutant: Mutant) -> bool:
+    """True when no test fails on the copy as it is now; a child process forgets what the bug reaches and runs them."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(_tested(mutant))
+        finally:
+            os._exit(70)
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def _tested(mutant: Mutant) -> int:
+    import pytest
+
+    silence = os.open(os.environ.get("MUTANT_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(silence, 1), os.dup2(silence, 2)
+    stem = Path(mutant.file).stem
+    for name in reached(f"whet.{stem}" if stem in SPINE else f"whet.papers.{stem}"):
+        sys.modules.pop(name, None)
+        parent, _, short = name.rpartition(".")
+        if hasattr(sys.modules.get(parent), short):
+            delattr(sys.modules[parent], short)
+    options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-o", "addopts=", "--doctest-modules"]
+    code = int(pytest.main([*options, *arguments(mutant.file)], plugins=[Chosen(mutant.file)]))
+    if code == 5:
+        print(f"no test concerns {mutant.name}")
+    return 0 if code == 5 else code
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """Which modules of the package each of them imports, anywhere in its text; `whet.shelf` imports every paper."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "whet").rglob("*.py")}
+    found: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found[name] |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)} & set(names)
+    found["whet.shelf"] |= {name for name in names if name.startswith("whet.papers.")}
+    return found
+
+
+def reached(module: str) -> set[str]:
+    """The module and all that import it, directly or not."""
+    found, fresh = {module}, {module}
+    while fresh:
+        fresh = {name for name, cited in imports().items() if cited & fresh} - found
+        found |= fresh
+    return found
+
+
+# --- the run ---------------------------------------------------------------------------------------------
+
+
+def judged(planted: list[Mutant], workers: int) -> Iterator[tuple[Mutant, bool]]:
+    """Every bug, and whether it survives, as they come."""
+    context = multiprocessing.get_context("fork")
+    tasks, answers = context.Queue(), context.Queue()
+    for task in [*enumerate(planted), *[None] * workers]:
+        tasks.put(task)
+    crew = [context.Process(target=serve, args=(tasks, answers)) for _ in range(workers)]
+    for process in crew:
+        process.start()
     try:
-        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        for _ in planted:
+            number, lives = answers.get()
+            yield planted[number], lives
+    finally:
+        for process in crew:
+            process.terminate()
+            process.join()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--each", type=int, default=2, help="bugs in each paper's file")
     parser.add_argument("--spine", type=int, default=12, help="bugs in each file of the spine")
-    parser.add_argument("--only", default="", help="one file, by its name without .py")
+    parser.add_argument("--only", default="", help="some files, by their names without .py, joined by commas")
+    parser.add_argument("--part", default="1/1", help="which part of the list: 2/8 is the second eighth")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
+    part, parts = map(int, given.part.split("/"))
     excuses = json.loads(EXCUSES.read_text()) if EXCUSES.exists() else {}
-    planted, began = chosen(given.each, given.spine, given.only), time.time()
-    alive = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done, (mutant, lives) in enumerate(zip(planted, pool.map(survives, planted), strict=True), 1):
-            if lives:
-                alive.append(mutant)
-            print(f"{done}/{len(planted)} {'SURVIVES' if lives else 'caught  '} {mutant.name}", flush=True)
-    caught = len(planted) - len(alive)
-    seconds = time.time() - began
+    planted, began, alive = chosen(given.each, given.spine, given.only)[part - 1 :: parts], time.time(), []
+    controls = [sound("whet/papers/grpo.py"), sound("whet/groups.py")]
+    for done, (mutant, lives) in enumerate(judged(controls + planted, given.workers), 1 - len(controls)):
+        if mutant in controls:
+            if not lives:
+                sys.exit(f"The tests fail on {mutant.file} as it is: make them pass first (MUTANT_LOG=file says why).")
+            continue
+        alive += [mutant] if lives else []
+        print(f"{done}/{len(planted)} {'SURVIVES' if lives else 'caught  '} {mutant.name}", flush=True)
+    caught, seconds = len(planted) - len(alive), time.time() - began
     print(f"\n{caught} of {len(planted)} planted bugs were caught ({caught / len(planted):.1%}) in {seconds:.0f} s.")
     for mutant in alive:
         print(f"survives: {mutant.name}: {excuses.get(mutant.name, 'no reason is known')}")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -73,6 +74,10 @@ def test_every_recipe_has_a_title_a_date_and_says_what_is_new(path):
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_a_paper_file_is_at_most_120_lines(path):
     assert len(path.read_text().splitlines()) <= 120
+
+
+def test_the_median_paper_file_is_at_most_60_lines():
+    assert median(len(path.read_text().splitlines()) for path in PAPERS) <= 60
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda path: path.stem)

@@ -33,17 +33,18 @@ from whet.recipe import (
 
 @cache
 def _comments(source: str) -> dict[str, list[tuple[int, str]]]:
-    """Every `name = value` or `name: type = value` in a source text that ends in a comment, by name."""
+    """Every `name = value` or `name: type = value` on a line of a source text that ends in a comment, by name."""
     found: dict[str, list[tuple[int, str]]] = {}
-    names: dict[int, str] = {}
+    names: dict[int, list[str]] = {}
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     for before, token in itertools.pairwise(tokens):
         if before.type == tokenize.NAME and token.string in (":", "=") and token.type == tokenize.OP:
-            names[before.start[0]] = names.get(before.start[0], before.string)
+            names.setdefault(before.start[0], []).append(before.string)
     for token in tokens:
         line = token.start[0]
-        if token.type == tokenize.COMMENT and line in names:
-            found.setdefault(names[line], []).append((line, token.string.lstrip("# ")))
+        if token.type == tokenize.COMMENT:
+            for name in names.get(line, ()):
+                found.setdefault(name, []).append((line, token.string.lstrip("# ")))
     return found
 
 

@@ -31,7 +31,7 @@ class Case:
         return replace(self, batch=self.batch.having(**fields))
 
 
-def case(seed: int = 0, sizes=(4, 3, 4, 1), width: int = 7, on_policy: bool = False) -> Case:
+def case(seed: int = 0, sizes=(6, 3, 4, 1), width: int = 7, on_policy: bool = False) -> Case:
     """Groups of unequal size, responses of unequal length, at least one mixed group."""
     rng = torch.Generator().manual_seed(seed)
     n = sum(sizes)

@@ -108,6 +108,14 @@ def test_a_recipe_learns_something_from_a_mixed_batch(name):
     assert max(float(x.abs().max()) for x in found.values()) > 1e-6
 
 
+@pytest.mark.parametrize("name", sorted(name for name in RECIPES if "advantage" in data_of(RECIPES[name].loss)))
+def test_the_advantage_moves_the_gradient(name):
+    """Not only the penalties do: or the laws above would say nothing of the advantage."""
+    without = RECIPES[name].with_(penalties=())
+    found = [gradient(without, case(seed))["logp"].abs().max() for seed in SEEDS]
+    assert max(map(float, found)) > 1e-6
+
+
 @every_recipe
 def test_every_setting_has_a_source(name):
     without = [row["address"] for row in describe.settings_table(RECIPES[name]) if not row["source"]]

@@ -12,10 +12,7 @@ from whet.papers import dapo
 from whet.recipe import Paper, Remembers
 
 
-def entropy_bonus(
-    entropy: PerToken,
-    coef: float = 0.0,  # authors' scripts: a_0 = 0; the controller sets it
-) -> PerToken:
+def entropy_bonus(entropy: PerToken, coef: float = 0.0) -> PerToken:  # authors' scripts: a_0 = 0; it is steered
     """Minus the coefficient times the entropy of each token.
 
     >>> entropy_bonus(tensor([[0.5, 1.0]]), coef=0.005)
@@ -53,19 +50,11 @@ def steer_coefficient(
 recipe = dapo.token_mean.with_(
     name="adaptive_entropy_control",
     paper=Paper(
-        "Skywork Open Reasoner 1 Technical Report",
-        arxiv="2505.22312",
-        date="2025-05-28",
+        "Skywork Open Reasoner 1 Technical Report", arxiv="2505.22312", date="2025-05-28",
         authors="He, Jujie and Liu, Jiacai and Liu, Chris Yuhao and Yan, Rui and Wang, Chaojie and others",
     ),
     new="the coefficient of an entropy bonus is steered so that entropy stays above a target",
-    keep=(groups_that_differ,),
-    penalties=(entropy_bonus,),
-    control=(Remembers(steer_coefficient, start=0.0),),
+    keep=(groups_that_differ,), penalties=(entropy_bonus,), control=(Remembers(steer_coefficient, start=0.0),),
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
-    departs=(
-        "Steered by the mean entropy of the sampler's distributions; the authors' code takes the mean of -log π_old, "
-        "a noisier estimate of the same number.",
-        "The filters, stages and context lengths of the report are left out.",
-    ),
-)
+    departs=("Steered by the sampler's mean entropy, not by the mean of -log π_old. No filters, no stages.",),
+)  # fmt: skip

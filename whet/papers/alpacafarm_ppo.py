@@ -68,10 +68,7 @@ recipe = ppo.recipe.with_(
     ),
     new="a clamped KL price in the reward, and rewards of unit variance",
     reward=(scaled_reward,),
-    advantage=partial(
-        gae.generalized_advantage,
-        lam=1.0,  # rlhf_ppo.py: lam
-    ),
+    advantage=partial(gae.generalized_advantage, lam=1.0),  # rlhf_ppo.py: lam
     penalties=(tenth_of_critic_loss,),
     update=partial(
         plain.one_pass,

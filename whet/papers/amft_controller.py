@@ -30,11 +30,7 @@ def beside_demonstrations(
     return apart(srft.with_demonstrations(draw, problems, responses, temperature))
 
 
-def imitated(
-    advantage: PerToken,
-    demonstration: Flag,
-    strength: float = 1.0,  # 1 is the likelihood itself
-) -> PerToken:
+def imitated(advantage: PerToken, demonstration: Flag, strength: float = 1.0) -> PerToken:  # 1 is the likelihood itself
     """A constant advantage on a demonstration: on policy, the gradient is that of its log-likelihood.
 
     >>> imitated(tensor([[-0.5], [0.]]), tensor([False, True]))

@@ -17,10 +17,7 @@ from whet.papers import grpo, kl_estimators
 from whet.recipe import Paper
 
 
-def difficulty_gate(
-    difficulty: PerResponse,
-    steepness: float = e,  # View-R1 ppo_actor.py: math.exp(1)
-) -> PerResponse:
+def difficulty_gate(difficulty: PerResponse, steepness: float = e) -> PerResponse:  # View-R1 ppo_actor.py: math.exp(1)
     """How much of the KL a right answer pays, by the share of wrong answers: less on hard questions.
 
     >>> difficulty_gate(tensor([0., .25, .5, .75, .875, 1.]))
@@ -30,10 +27,7 @@ def difficulty_gate(
     return torch.where(between, 1 - torch.exp(-steepness * (1 - difficulty)), 1.0)
 
 
-def earlier_gate(
-    difficulty: PerResponse,
-    steepness: float = e,  # View-R1 ppo_actor.py: math.exp(1)
-) -> PerResponse:
+def earlier_gate(difficulty: PerResponse, steepness: float = e) -> PerResponse:  # View-R1 ppo_actor.py: math.exp(1)
     """The form that stands commented out in the authors' code.
 
     >>> earlier_gate(tensor([.25, .5, .75]))
@@ -97,10 +91,7 @@ paper = Paper(
     date="2025-06-26",
     authors="Hong, Minjie and Guo, Zirun and Xia, Yan and Wang, Zehan and Zhang, Ziang and Jin, Tao and Zhao, Zhou",
 )
-_z_score = partial(
-    grpo.z_score,
-    epsilon=1e-9,  # View-R1 experience_maker.py
-)
+_z_score = partial(grpo.z_score, epsilon=1e-9)  # View-R1 experience_maker.py
 
 recipe = grpo.recipe.with_(
     name="apo_dads", paper=paper, new="right answers to hard questions may leave the reference further",

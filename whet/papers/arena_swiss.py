@@ -43,13 +43,7 @@ def _swiss(judged: Tensor, rng: Any) -> Tensor:
     return 1 - (ahead + (level - 1) / 2) / max(len(rank) - 1, 1)
 
 
-def swiss(
-    score: PerResponse,
-    group: Group,
-    texts: Any,
-    rng: Any,
-    noise: float = 0.0,  # ours: none, as in arena.py
-) -> PerResponse:
+def swiss(score: PerResponse, group: Group, texts: Any, rng: Any, noise: float = 0.0) -> PerResponse:  # ours: none
     """Places by points, then by the opponents' points; exact ties share the mean of their rewards.
 
     >>> swiss(tensor([2., 2., 2., 2.]), torch.zeros(4).long(), "abcd", torch.Generator().manual_seed(0))
@@ -59,15 +53,7 @@ def swiss(
 
 
 recipe = grpo.recipe.with_(
-    name="arena_swiss",
-    paper=arena.paper,
-    new="the reward is the place after a Swiss tournament",
-    reward=(swiss,),
-    shelf="reward",
-    claims=arena.claims,
-    departs=(
-        *arena.departs,
-        "Points go to those who earned them; the official code shuffles its list of players and then indexes it by "
-        "name, so that its ranking is unrelated to the judge's.",
-    ),
-)
+    name="arena_swiss", paper=arena.paper, new="the reward is the place after a Swiss tournament", reward=(swiss,),
+    shelf="reward", claims=arena.claims,
+    departs=(*arena.departs, "Points go to those who earned them; the official code shuffles them away."),
+)  # fmt: skip

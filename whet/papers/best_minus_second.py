@@ -25,11 +25,7 @@ def best_minus_second(reward: PerResponse, group: Group) -> PerResponse:
     return torch.where(ahead, reward - second, 0.0)
 
 
-def best_minus_second_in_stds(
-    reward: PerResponse,
-    group: Group,
-    epsilon: float = 1e-6,  # verl
-) -> PerResponse:
+def best_minus_second_in_stds(reward: PerResponse, group: Group, epsilon: float = 1e-6) -> PerResponse:  # verl
     """verl's default: the same in standard deviations of the group.
 
     >>> best_minus_second_in_stds(tensor([.2, .9, .5, .1]), tensor([0, 0, 0, 0]))
@@ -53,5 +49,6 @@ recipe = grpo.recipe.with_(
         "Assumed: no division by the spread, since the leave-one-out estimate is unbiased without it; verl divides"
         " by default (best_minus_second_in_stds).",
         "A lone response gets 0; verl refuses groups of one.",
+        "It does not learn `digits`, where seldom exactly one response is right.",
     ),
 )

@@ -38,35 +38,23 @@ def within_budget(
     tensor([[0.5000, 0.5000, 0.0000, 0.0000]])
     """
     by_text = torch.tensor(sorted(range(len(texts)), key=lambda i: texts[i]))
-    order = by_text[torch.randperm(len(texts), generator=rng)]
-    return first_tokens(mask, order, budget) / budget
+    return first_tokens(mask, by_text[torch.randperm(len(texts), generator=rng)], budget) / budget
 
 
 recipe = grpo.recipe.with_(
     name="c3po",
     paper=Paper(
-        "Ring-lite: Scalable Reasoning via C3PO-Stabilized Reinforcement Learning for LLMs",
-        arxiv="2506.14731",
-        date="2025-06-17",
-        authors="Ring Team and Hu, Bin and Chen, Cai and Zhao, Deng and Liu, Ding and others",
+        "Ring-lite: Scalable Reasoning via C3PO-Stabilized Reinforcement Learning for LLMs", arxiv="2506.14731",
+        date="2025-06-17", authors="Ring Team and Hu, Bin and Chen, Cai and Zhao, Deng and Liu, Ding and others",
     ),
-    new="a fixed budget of tokens for each update, and its number as the divisor",
-    normalise=within_budget,
+    new="a fixed budget of tokens for each update, and its number as the divisor", normalise=within_budget,
     penalties=(
-        partial(
-            kl_estimators.k3,
-            beta=1e-3,  # the paper's setting
-        ),
-        partial(
-            adaptive_entropy_control.entropy_bonus,
-            coef=5e-4,  # the paper's setting
-        ),
+        partial(kl_estimators.k3, beta=1e-3),  # the paper's setting
+        partial(adaptive_entropy_control.entropy_bonus, coef=5e-4),  # the paper's setting
     ),
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(
-        "A batch with fewer than Φ tokens is still divided by Φ, as the equation says.",
-        "The order is drawn anew in each step, so that which response is cut does not depend on where it stands.",
-        "The entropy bonus is subtracted; the paper prints a plus, in a loss to be minimised.",
-        "No router losses: they are for mixtures of experts.",
+        "A batch with fewer than Φ tokens is still divided by Φ, as the equation says. The order is drawn by lot.",
+        "The entropy bonus is subtracted; the paper prints a plus. No router losses: there are no experts.",
     ),
-)
+)  # fmt: skip

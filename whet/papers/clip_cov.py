@@ -103,10 +103,8 @@ _shared = {
         "The Entropy Mechanism of Reinforcement Learning for Reasoning Language Models", arxiv="2505.22617",
         date="2025-05-28", authors="Cui, Ganqu and Zhang, Yuchen and Chen, Jiacheng and Yuan, Lifan and others",
     ),
-    "normalise": plain.over_tokens, "penalties": (), "update": partial(
-        plain.one_pass,
-        minibatches=4,  # ours: the scripts make 8 updates from 256 prompts
-    ),
+    "normalise": plain.over_tokens, "penalties": (),
+    "update": partial(plain.one_pass, minibatches=4),  # ours: the scripts make 8 updates from 256 prompts
     "departs": ("Groups without signal are kept; the scripts draw them again: add that with +dynamic_sampling.",),
 }  # fmt: skip
 

@@ -32,11 +32,7 @@ def hardness_weighted(
     return (sign - mean) * (slope * mean + offset)
 
 
-def entropy_above(
-    entropy: PerToken,
-    mask: Mask,
-    target: float = 0.55,  # the paper's H*
-) -> Mask:
+def entropy_above(entropy: PerToken, mask: Mask, target: float = 0.55) -> Mask:  # the paper's H*
     """Every token where the mean entropy of the mini-batch is above the target, none where it is below.
 
     >>> entropy_above(tensor([[1.0, 0.2]]), torch.ones(1, 2).bool())

@@ -62,10 +62,7 @@ recipe = grpo.recipe.with_(
     normalise=plain.over_tokens,
     loss=widening_clip,
     penalties=(),
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # ours: the script makes 16 updates from 512 prompts
-    ),
+    update=partial(plain.one_pass, minibatches=4),  # ours: the script makes 16 updates from 512 prompts
     claims=("policy_gradient", *grpo.recipe.claims),
     departs=(
         "Without the script's correction for the sampler, a weight for each response of at most 5: add it with "

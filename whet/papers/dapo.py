@@ -61,21 +61,29 @@ def soft_overlong(
     return -factor * over.clamp(0, 1)
 
 
+def soft_overlong_without_floor(
+    length: Count,
+    max_tokens: Any,
+    share: float = 0.2,  # as soft_overlong
+    factor: float = 1.0,  # as soft_overlong
+) -> PerResponse:
+    """verl's and AReaL's rule: the line goes on below -factor where a response is longer than L_max.
+
+    >>> soft_overlong_without_floor(tensor([80, 90, 100, 110]), 100)
+    tensor([-0.0000, -0.5000, -1.0000, -1.5000])
+    """
+    buffer = share * max_tokens
+    return -factor * ((length - (max_tokens - buffer)) / buffer).clamp(min=0)
+
+
 paper = Paper(
     "DAPO: An Open-Source LLM Reinforcement Learning System at Scale",
     arxiv="2503.14476",
     date="2025-03-18",
     authors="Yu, Qiying and Zhang, Zheng and Zhu, Ruofei and Yuan, Yufeng and Zuo, Xiaochen and others",
 )
-_higher = partial(
-    ppo.clip,
-    low=0.2,  # section 4.1
-    high=0.28,  # section 4.1
-)
-_several = partial(
-    plain.one_pass,
-    minibatches=4,  # ours: the paper makes 16 updates from 512 × 16 responses
-)
+_higher = partial(ppo.clip, low=0.2, high=0.28)  # section 4.1
+_several = partial(plain.one_pass, minibatches=4)  # ours: the paper makes 16 updates from 512 × 16 responses
 
 clip_higher = grpo.recipe.with_(
     name="clip_higher", paper=paper, new="more room for a ratio to grow than to shrink", loss=_higher, update=_several,

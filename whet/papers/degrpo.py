@@ -30,15 +30,11 @@ def shorter_is_better(
     return torch.where(correct, torch.where(chose_short, short, thinking), wrong)
 
 
-def control_token_apart(
-    mask: Mask,
-    alpha: float = 0.001,  # the authors' code
-) -> PerToken:
+def control_token_apart(mask: Mask, alpha: float = 0.001) -> PerToken:  # the authors' code
     """α / the number of first tokens on each of them, 1 / the number of all later tokens on those.
 
-    >>> control_token_apart(tensor([[True, True, True], [True, True, False]]), alpha=0.5)
-    tensor([[0.2500, 0.3333, 0.3333],
-            [0.2500, 0.3333, 0.0000]])
+    >>> control_token_apart(tensor([[True, True, True, False]]), alpha=0.5)
+    tensor([[0.5000, 0.5000, 0.5000, 0.0000]])
     """
     first = mask & (torch.arange(mask.shape[1], device=mask.device) == 0)
     later = mask & ~first
@@ -48,25 +44,16 @@ def control_token_apart(
 recipe = grpo.recipe.with_(
     name="degrpo",
     paper=Paper(
-        "Thinkless: LLM Learns When to Think",
-        arxiv="2505.13379",
-        date="2025-05-19",
+        "Thinkless: LLM Learns When to Think", arxiv="2505.13379", date="2025-05-19",
         authors="Fang, Gongfan and Ma, Xinyin and Wang, Xinchao",
     ),
     new="the token that chooses how to answer has its own mean, and right short answers earn more",
-    reward=(shorter_is_better,),
-    advantage=dr_grpo.centred,
-    normalise=control_token_apart,
-    penalties=(
-        partial(
-            kl_estimators.k3,
-            beta=0.001,  # the authors' script
-        ),
-    ),
+    reward=(shorter_is_better,), advantage=dr_grpo.centred, normalise=control_token_apart,
+    penalties=(partial(kl_estimators.k3, beta=0.001),),  # the authors' script
     claims=("silent_on_equal_rewards", "sums_to_zero"),
     departs=(
-        "The model must know the words <short> and <think>, which the paper teaches first by distillation; where it"
-        " does not, every right answer counts as thought about.",
+        "Where the model does not know the word <short>, which the paper teaches first, every right answer is thought.",
+        "It does not learn `digits`, whose answer is the first token: that one counts a thousandth.",
         "Assumed: the KL estimate is k3.",
     ),
-)
+)  # fmt: skip

@@ -46,10 +46,7 @@ recipe = dr_grpo.recipe.with_(
     ),
     new="a token is silenced by how far its probability has moved, not by its ratio",
     loss=within_variation,
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # ours: verl's script makes 8 updates from 256 prompts
-    ),
+    update=partial(plain.one_pass, minibatches=4),  # ours: verl's script makes 8 updates from 256 prompts
     claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),
     departs=(
         "The binary total variation only; the paper also has a KL form and a top-K approximation.",

@@ -43,5 +43,5 @@ recipe = grpo.recipe.with_(
     advantage=centred,
     normalise=over_constant_length,
     penalties=(),
-    claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),
+    claims=("unbiased", "policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),
 )

@@ -1,9 +1,7 @@
 """DRO (Richemond et al. 2024): policy gradient with a quadratic price on leaving the old policy.
 
     L = -( A_t log π(y_t) - β/2 (log π(y_t) - log π_old(y_t))² )            (verl's token form)
-
-Up to a constant and a factor it is the paper's ½ (R - V - β log(π / π_ref))², with A = R - V and the log-ratio of one
-token where the paper has that of the whole response.
+Up to a constant and a factor the paper's ½ (R - V - β log(π / π_ref))², A = R - V, with the log-ratio of one token.
 """
 
 from functools import partial
@@ -47,21 +45,16 @@ def quadratic_of_response(
 recipe = rloo.recipe.with_(
     name="dro",
     paper=Paper(
-        "Offline Regularised Reinforcement Learning for Large Language Models Alignment",
-        arxiv="2405.19107",
+        "Offline Regularised Reinforcement Learning for Large Language Models Alignment", arxiv="2405.19107",
         date="2024-05-29",
         authors="Richemond, Pierre Harvey and Tang, Yunhao and Guo, Daniel and Calandriello, Daniele and others",
     ),
-    new="a squared log-ratio instead of a clip: every token keeps its gradient",
-    loss=quadratic,
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # ours: several updates for each batch, so that the square acts
-    ),
+    new="a squared log-ratio instead of a clip: every token keeps its gradient", loss=quadratic,
+    update=partial(plain.one_pass, minibatches=4),  # ours: several updates for each batch, so that the square acts
     claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),
     departs=(
         "The token form of verl's `dro`; the paper's, for a whole response, is `quadratic_of_response`.",
         "The anchor is the policy at the update's start, as verl; the paper is offline and anchors on the reference.",
-        "Assumed: the advantage is RLOO's. The paper learns V with its own loss; verl leaves it to the caller.",
+        "Assumed: the advantage is RLOO's; the paper learns V.",
     ),
-)
+)  # fmt: skip

@@ -92,12 +92,7 @@ recipe = grpo.recipe.with_(
     new="a hotter second try at hard problems, a filter on advantages, and replay of the rarest responses",
     sample=try_again,
     keep=(informative,),
-    penalties=(
-        partial(
-            kl_estimators.k3,
-            beta=0.01,  # the authors' configuration
-        ),
-    ),
+    penalties=(partial(kl_estimators.k3, beta=0.01),),  # the authors' configuration
     update=Remembers(with_replay, start=None),
     shelf="sampling",
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),

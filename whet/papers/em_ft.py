@@ -50,14 +50,12 @@ recipe = reinforce.recipe.with_(
     name="em_ft",
     paper=_paper,
     new="the entropy of its own responses is all that is minimised",
-    sample=partial(
-        plain.same_number,
-        responses=1,  # table 2: N = 1
-    ),
+    sample=partial(plain.same_number, responses=1),  # table 2: N = 1
     normalise=grpo.over_responses,
     loss=entropy_itself,
     claims=("needs_no_labels",),
     departs=(
+        "It has no labels, and does not learn `digits`.",
         "Assumed: each response is divided by its length, as our spec card says. Eq. 2 as printed is a plain sum over "
         "its tokens, which loss_agg's over_response_count gives.",
     ),
@@ -67,16 +65,11 @@ em_rl = rloo.recipe.with_(
     paper=_paper,
     new="minus the entropy of a response is its reward",
     reward=(minus_total_entropy,),
-    penalties=(
-        partial(
-            kl_estimators.k3,
-            beta=0.001,  # section 3.3
-        ),
-    ),
+    penalties=(partial(kl_estimators.k3, beta=0.001),),  # section 3.3
     claims=("needs_no_labels", "sums_to_zero"),
     shelf="reward",
     departs=(
-        "16 responses to each problem; the paper draws 4.",
+        "16 responses to each problem; the paper draws 4. It has no labels, and does not learn `digits`.",
         "Assumed: the KL is k3 in the loss. EM-RL-sequence is `total_log_probability` as the reward.",
     ),
 )

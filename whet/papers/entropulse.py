@@ -45,23 +45,16 @@ def pulsed(
 recipe = grpo.recipe.with_(
     name="entropulse",
     paper=Paper(
-        "ComputerRL: Scaling End-to-End Online Reinforcement Learning for Computer Use Agents",
-        arxiv="2508.14040",
+        "ComputerRL: Scaling End-to-End Online Reinforcement Learning for Computer Use Agents", arxiv="2508.14040",
         date="2025-08-19",
         authors="Lai, Hanyu and Liu, Xiao and Zhao, Yanxiao and Xu, Han and Zhang, Hanchen and others",
     ),
-    new="a phase of imitating one's own successes between two phases of RL",
-    sample=Remembers(pulsed, start=None),
-    credit=(
-        partial(
-            amft_controller.imitated,
-            strength=1.0,  # the likelihood itself
-        ),
-    ),
+    new="a phase of imitating one's own successes between two phases of RL", sample=Remembers(pulsed, start=None),
+    credit=(partial(amft_controller.imitated, strength=1.0),),  # the likelihood itself
     shelf="distillation",
     departs=(
         "Assumed: imitation takes the sixth tenth of the run, at the same learning rate; the paper gives neither.",
         "One success of each problem is kept, by lot between the kept one and the new ones.",
         "GRPO on whole responses; the paper's RL compares the steps of an agent.",
     ),
-)
+)  # fmt: skip

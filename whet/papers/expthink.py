@@ -1,8 +1,7 @@
 """ExpThink (Bian et al. 2026): full reward only near the shortest right answer ever seen; hard problems weigh more.
 
-R_i = 1 right and |y_i| ≤ (1 + q) L*,  d right and longer,  0 wrong
+R_i = 1 right and |y_i| ≤ (1 + q) L*,  d right and longer,  0 wrong;   L* the shortest right answer so far
 A_i = (R_i - mean R) / c,   c right answers in the group, at least 1
-L*  = length of the shortest right answer to the problem so far
 """
 
 from typing import Any
@@ -26,8 +25,7 @@ def near_the_shortest(
     """The three tiers, and the shortest right answer to each problem, this batch's included.
 
     >>> from types import SimpleNamespace as Problem
-    >>> right, length = tensor([True, True, True, False]), tensor([100, 120, 140, 90])
-    >>> near_the_shortest(right, length, [Problem(id="a")] * 4, {})
+    >>> near_the_shortest(tensor([True, True, True, False]), tensor([100, 120, 140, 90]), [Problem(id="a")] * 4, {})
     (tensor([1.0000, 1.0000, 0.5000, 0.0000]), {'a': 100})
     """
     shortest = dict(memory)
@@ -51,19 +49,12 @@ recipe = dapo.clip_higher.with_(
     name="expthink",
     paper=Paper(
         "ExpThink: Experience-Guided Reinforcement Learning for Adaptive Chain-of-Thought Compression",
-        arxiv="2605.07501",
-        date="2026-05-08",
-        authors="Bian, Tingcheng and Zhang, Yuzhe and Jin, Jing and Luo, Jinchang and Cheng, MingQuan and others",
+        arxiv="2605.07501", date="2026-05-08", authors="Bian, Tingcheng and Zhang, Yuzhe and Jin, Jing and others",
     ),
     new="the reward is cut beyond the shortest right answer so far, and divided by the number of right ones",
-    reward=(Remembers(near_the_shortest, start={}),),
-    advantage=over_right_answers,
-    normalise=plain.over_tokens,
-    penalties=(),
-    claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"),
+    reward=(Remembers(near_the_shortest, start={}),), advantage=over_right_answers, normalise=plain.over_tokens,
+    penalties=(), claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"),
     departs=(
-        "Assumed: a discount of 0.5 and no further scale of the advantage; right answers are counted by accuracy.",
-        "The code released before the paper gives the middle tier 0: reward.near_the_shortest.discount=0.",
-        "No dual clip at 10, which the authors' script has.",
+        "Assumed: a discount of 0.5 (the code released first has 0), no further scale. No dual clip at 10, as there.",
     ),
-)
+)  # fmt: skip

@@ -11,11 +11,7 @@ from whet.papers import grpo
 from whet.recipe import Paper
 
 
-def decoupled(
-    rewards: PerPart,
-    group: Group,
-    epsilon: float = 1e-6,  # verl
-) -> PerResponse:
+def decoupled(rewards: PerPart, group: Group, epsilon: float = 1e-6) -> PerResponse:  # verl
     """The sum over reward parts of each part's z-score in the group.
 
     >>> decoupled(tensor([[1., 0.], [1., 10.], [0., 0.], [0., 10.]]), tensor([0, 0, 0, 0])).round(decimals=3) + 0

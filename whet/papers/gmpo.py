@@ -45,10 +45,7 @@ recipe = grpo.recipe.with_(
     new="the geometric mean of the token ratios instead of the arithmetic one, with a wider clip",
     loss=geometric_mean,
     penalties=(),
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # ours: several updates for each batch, so that the ratios move
-    ),
+    update=partial(plain.one_pass, minibatches=4),  # ours: several updates for each batch, so that the ratios move
     claims=("policy_gradient", *grpo.recipe.claims),
     departs=(
         "verl's default puts clip_ratio = 0.2 where the paper has 0.4 in log space; ours is the paper's.",

@@ -72,10 +72,7 @@ recipe = grpo.recipe.with_(
     new="a length-normalised ratio of the whole response, clipped as one",
     loss=sequence_clip,
     penalties=(),
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # section 5.1: four mini-batches for each batch of rollouts
-    ),
+    update=partial(plain.one_pass, minibatches=4),  # section 5.1: four mini-batches for each batch of rollouts
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
 )
 

@@ -103,7 +103,7 @@ _paper = Paper(
     "GTPO and GRPO-S: Token and Sequence-Level Reward Shaping with Policy Entropy",
     arxiv="2508.04349", date="2025-08-06", authors="Tan, Hongze and Pan, Jianfei and others",
 )  # fmt: skip
-_departs = ("All right or all wrong, a group still gets advantages, which say nothing; DAPO's sampling drops it.",)
+_departs = ("Normalised apart, right answers get as much blame as praise: it does not learn `digits`.",)
 recipe = dapo.recipe.with_(
     name="gtpo", paper=_paper, new="each side's reward is shared among its tokens by entropy", advantage=token_shares,
     claims=("policy_gradient", "shift_changes_nothing"), departs=_departs,

@@ -1,7 +1,6 @@
 """ICR (Wang et al. 2026): where longer answers are more often wrong, imitate the group's shortest right answer.
 
-E[L | right] = E[L] + Cov(L, right) / p          so Cov < 0: right ones are shorter
-L += λ · 1/|y*| Σ_t -log π(y*_t)                 y* the shortest right, if Cov < 0
+L += λ · 1/|y*| Σ_t -log π(y*_t)     y* the shortest right answer, where Cov(L, right) < 0: right ones are shorter
 """
 
 import torch
@@ -25,19 +24,14 @@ def covariance(length: Count, correct: Flag, group: Group) -> PerResponse:
 def shortest_right(length: Count, correct: Flag, group: Group, mask: Mask) -> Mask:
     """The tokens of the shortest right answer, in groups whose longer answers are more often wrong.
 
-    >>> everywhere = torch.ones(4, 1).bool()
-    >>> shortest_right(tensor([4, 6, 8, 10]), tensor([True, True, False, True]), torch.zeros(4).long(), everywhere).T
-    tensor([[ True, False, False, False]])
+    >>> shortest_right(tensor([4, 6, 8]), tensor([True, True, False]), tensor([0, 0, 0]), torch.ones(3, 1).bool()).T
+    tensor([[ True, False, False]])
     """
     shortest = -groups.largest(torch.where(correct, -length.float(), -torch.inf), group)
     return mask & (correct & (length == shortest) & (covariance(length, correct, group) < 0))[:, None]
 
 
-def likelihood_of_selected(
-    logp: PerToken,
-    selected: Mask,
-    coef: float = 0.05,  # ours: no λ is published
-) -> PerToken:
+def likelihood_of_selected(logp: PerToken, selected: Mask, coef: float = 0.05) -> PerToken:  # ours: no λ is published
     """-λ log π on the selected tokens.
 
     >>> likelihood_of_selected(tensor([[-2.0, -1.0]]), tensor([[True, False]]))
@@ -50,17 +44,14 @@ recipe = grpo.recipe.with_(
     name="icr",
     paper=Paper(
         "Implicit Compression Regularization: Concise Reasoning via Internal Shorter Distributions in RL Post-Training",
-        arxiv="2605.07316",
-        date="2026-05",
+        arxiv="2605.07316", date="2026-05",
         authors="Wang, Chen and Deng, Hexuan and Zhang, Yining and Zhang, Yuchen and Bai, Jionghao and others",
     ),
-    new="the likelihood of the shortest right answer, where long answers are more often wrong",
-    select=shortest_right,
+    new="the likelihood of the shortest right answer, where long answers are more often wrong", select=shortest_right,
     penalties=(*grpo.recipe.penalties, likelihood_of_selected),
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(
-        "Assumed: the loss is the likelihood of the shortest right answer and the gate is each group's own covariance;"
-        " the abstract gives neither.",
+        "Assumed: the likelihood as the loss, each group's own covariance as the gate: the abstract gives neither.",
         "Assumed: averaged over all responses as the rest of the loss is. Ties share.",
     ),
-)
+)  # fmt: skip

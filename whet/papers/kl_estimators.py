@@ -19,11 +19,7 @@ def log_ratio(logp: PerToken, ref_logp: PerToken) -> PerToken:
     return (logp - ref_logp).clamp(-20, 20)
 
 
-def k1(
-    logp: PerToken,
-    ref_logp: PerToken,
-    beta: float = 0.04,  # GRPO's 0.04
-) -> PerToken:
+def k1(logp: PerToken, ref_logp: PerToken, beta: float = 0.04) -> PerToken:  # GRPO's 0.04
     """β x. As a loss its expected gradient is zero: it does nothing but add noise.
 
     >>> k1(tensor([[-1.0]]), tensor([[-1.5]]), beta=1.0)
@@ -32,11 +28,7 @@ def k1(
     return beta * log_ratio(logp, ref_logp)
 
 
-def k2(
-    logp: PerToken,
-    ref_logp: PerToken,
-    beta: float = 0.04,  # GRPO's 0.04
-) -> PerToken:
+def k2(logp: PerToken, ref_logp: PerToken, beta: float = 0.04) -> PerToken:  # GRPO's 0.04
     """β x²/2.
 
     >>> k2(tensor([[-1.0]]), tensor([[-1.5]]), beta=1.0)
@@ -45,11 +37,7 @@ def k2(
     return beta * log_ratio(logp, ref_logp) ** 2 / 2
 
 
-def k3(
-    logp: PerToken,
-    ref_logp: PerToken,
-    beta: float = 0.04,  # GRPO's 0.04
-) -> PerToken:
+def k3(logp: PerToken, ref_logp: PerToken, beta: float = 0.04) -> PerToken:  # GRPO's 0.04
     """β (e^-x - 1 + x).
 
     >>> k3(tensor([[-1.0]]), tensor([[-1.5]]), beta=1.0)

@@ -18,10 +18,6 @@ recipe = gspo.recipe.with_(
     ),
     new="GSPO's loss of a response is multiplied by its length",
     normalise=loss_agg.over_response_count,
-    loss=partial(
-        gspo.sequence_clip,
-        low=2e-3,  # section 5.1
-        high=2.5e-3,  # section 5.1
-    ),
+    loss=partial(gspo.sequence_clip, low=2e-3, high=2.5e-3),  # section 5.1
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
 )

@@ -54,12 +54,7 @@ recipe = grpo.recipe.with_(
     paper=_paper,
     new="where all responses are wrong, the likelihood of a right one from elsewhere",
     sample=rescued,
-    credit=(
-        partial(
-            amft_controller.imitated,
-            strength=1.0,  # ours: η could not be read
-        ),
-    ),
+    credit=(partial(amft_controller.imitated, strength=1.0),),  # ours: η could not be read
     shelf="distillation",
     departs=(
         "The right response comes from the task's demonstrations, not from a peer of another family that trains "
@@ -71,10 +66,7 @@ mutual_rl_prp = grpo.recipe.with_(
     name="mutual_rl_prp",
     paper=_paper,
     new="responses from elsewhere join the group, weighed by how likely they are",
-    sample=partial(
-        srft.with_demonstrations,
-        responses=16,  # ours: as plain.same_number
-    ),
+    sample=partial(srft.with_demonstrations, responses=16),  # ours: as plain.same_number
     weights=(density_ratio,),
     shelf="sampling",
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),

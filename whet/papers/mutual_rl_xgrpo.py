@@ -29,10 +29,7 @@ recipe = grpo.recipe.with_(
         date="2026-05",
     ),
     new="rewards from elsewhere move the group's mean and spread, and are not learned from",
-    sample=partial(
-        srft.with_demonstrations,
-        responses=16,  # ours: as plain.same_number
-    ),
+    sample=partial(srft.with_demonstrations, responses=16),  # ours: as plain.same_number
     keep=(own_responses,),
     claims=("silent_on_equal_rewards", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(

@@ -12,11 +12,7 @@ from whet.papers import grpo, kl_estimators
 from whet.recipe import Paper
 
 
-def perception(
-    logp: PerToken,
-    blind_logp: PerToken,
-    gamma: float = 0.02,  # the paper, for GRPO
-) -> PerToken:
+def perception(logp: PerToken, blind_logp: PerToken, gamma: float = 0.02) -> PerToken:  # the paper, for GRPO
     """-γ (r - ln r - 1), r = π / π_mask as the paper writes it; kept below 10 as in the code.
 
     >>> perception(tensor([[-.5, -.5, -1.]]), tensor([[-1.5, -.4, -3.]]), gamma=1.0)
@@ -62,10 +58,7 @@ recipe = grpo.recipe.with_(
     ),
     new="the response must depend on the prompt: the KL to the policy with a masked prompt is rewarded",
     penalties=(
-        partial(
-            kl_estimators.k3,
-            beta=0.01,  # the authors' configuration
-        ),
+        partial(kl_estimators.k3, beta=0.01),  # the authors' configuration
         perception,
         double_entropy,
     ),

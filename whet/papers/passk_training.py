@@ -14,11 +14,7 @@ from whet.papers import grpo
 from whet.recipe import Paper
 
 
-def pass_at_k(
-    correct: Flag,
-    group: Group,
-    k: int = 4,  # ours: the k of the spec's test vector
-) -> PerResponse:
+def pass_at_k(correct: Flag, group: Group, k: int = 4) -> PerResponse:  # ours: the k of the spec's test vector
     """The advantage of each response in a group of k tries, averaged over all such groups; 0 if they never differ.
 
     >>> pass_at_k(tensor([True] * 2 + [False] * 6), torch.zeros(8).long())[1:3]

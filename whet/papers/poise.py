@@ -92,16 +92,10 @@ recipe = rloo.recipe.with_(
         authors="Choi, Yunho and Lim, Jongwon and Ahn, Woojin and Oh, Minjae and Shim, Jeonghoon and Jo, Yohan",
     ),
     new="a baseline forecast from the hidden states of another response, so that two responses are enough",
-    choose=partial(
-        plain.in_order,
-        prompts=128,  # ours: as many responses as elsewhere; the authors have 256
-    ),
-    sample=partial(
-        plain.same_number,
-        responses=2,  # the authors' configuration
-    ),
+    choose=partial(plain.in_order, prompts=128),  # ours: as many responses as elsewhere; the authors have 256
+    sample=partial(plain.same_number, responses=2),  # the authors' configuration
     advantage=Remembers(own_states, start={"steps": 0}),
-    claims=("policy_gradient",),
+    claims=("unbiased", "policy_gradient"),
     departs=(
         "States of the last layer, not of layer 19 of 36; one mean entropy, not those of reasoning and answer too.",
         "One queue for all problems; the authors have one for mathematics, code and the rest.",

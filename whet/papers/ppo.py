@@ -49,10 +49,7 @@ recipe = gae.recipe.with_(
     ),
     new="a clipped ratio, so that one batch can be used for several updates",
     loss=clip,
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # verl: 1024 prompts in mini-batches of 256
-    ),
+    update=partial(plain.one_pass, minibatches=4),  # verl: 1024 prompts in mini-batches of 256
     claims=("policy_gradient",),
     departs=("One pass of four mini-batches, as in language-model practice; the paper makes 3 to 15 passes.",),
 )

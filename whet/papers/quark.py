@@ -21,10 +21,7 @@ def chunk(reward: PerResponse, chunks: int) -> Count:
     return (rank // max(len(reward) // chunks, 1)).clamp(max=chunks - 1)
 
 
-def best_chunk(
-    reward: PerResponse,
-    chunks: int = 4,  # the authors' code: num_reward_tokens
-) -> PerResponse:
+def best_chunk(reward: PerResponse, chunks: int = 4) -> PerResponse:  # the authors' code: num_reward_tokens
     """1 in the best chunk of the whole batch, so that the policy gradient is that of the likelihood; 0 elsewhere.
 
     >>> best_chunk(tensor([.1, .9, .4, .7, .2, .8, .3, .6]))
@@ -46,24 +43,15 @@ def chosen(mask: Mask, advantage: PerToken) -> Mask:
 recipe = reinforce.recipe.with_(
     name="quark",
     paper=Paper(
-        "AlpacaFarm: A Simulation Framework for Methods that Learn from Human Feedback",
-        arxiv="2305.14387",
+        "AlpacaFarm: A Simulation Framework for Methods that Learn from Human Feedback", arxiv="2305.14387",
         date="2023-05-22",
         authors="Dubois, Yann and Li, Xuechen and Taori, Rohan and Zhang, Tianyi and Gulrajani, Ishaan and others",
     ),
-    new="likelihood of the best quarter of the batch, and KL to the start",
-    advantage=best_chunk,
-    keep=(chosen,),
-    penalties=(
-        partial(
-            kl_estimators.k2,
-            beta=0.05,  # the authors' code
-        ),
-    ),
+    new="likelihood of the best quarter of the batch, and KL to the start", advantage=best_chunk, keep=(chosen,),
+    penalties=(partial(kl_estimators.k2, beta=0.05),),  # the authors' code
     departs=(
         "Without control tokens, as AlpacaFarm's train_on_best_quantile; the first Quark (2205.13636) has them.",
-        "The KL is estimated on the sampled tokens with k2, whose gradient is the KL's on policy; the paper sums "
-        "over the vocabulary. On the best quarter alone the estimate is biased.",
+        "The KL is k2 on the sampled tokens, biased on the best quarter alone; the paper sums over the vocabulary.",
         "Among equal rewards the earlier responses are the better ones, as in the code.",
     ),
-)
+)  # fmt: skip

@@ -36,6 +36,6 @@ recipe = Recipe(
     new="the score-function gradient: reward times the gradient of the log-probability",
     advantage=no_baseline,
     loss=policy_gradient,
-    claims=("policy_gradient",),
+    claims=("unbiased", "policy_gradient"),
     departs=("Divided by the tokens of the batch, as TRL and verl do; Williams sums over time. Same direction.",),
 )

@@ -17,11 +17,7 @@ from whet.papers import gae, kl_estimators, ppo
 from whet.recipe import Paper
 
 
-def return_to_go(
-    token_reward: PerToken,
-    mask: Mask,
-    gamma: float = 1.0,  # OpenRLHF
-) -> PerToken:
+def return_to_go(token_reward: PerToken, mask: Mask, gamma: float = 1.0) -> PerToken:  # OpenRLHF
     """Discounted rewards from each token to the end; masked positions do not advance time, as in verl since 2026.
 
     >>> return_to_go(tensor([[0., 0., 0., 1.]]), torch.ones(1, 4).bool(), gamma=0.9)
@@ -70,10 +66,7 @@ recipe = ppo.recipe.with_(
     new="no critic: returns are whitened over all tokens of the batch, with the KL in the reward",
     reward=(
         plain.task_score,
-        partial(
-            kl_estimators.minus_k1,
-            beta=0.01,  # OpenRLHF's default; the paper's own value is not known to us
-        ),
+        partial(kl_estimators.minus_k1, beta=0.01),  # OpenRLHF's default; the paper's own value is not known to us
     ),
     advantage=return_to_go,
     penalties=(),
@@ -87,12 +80,7 @@ baseline = recipe.with_(
     reward=(plain.task_score,),
     advantage=above_group_mean,
     credit=(gae.whitened,),
-    penalties=(
-        partial(
-            kl_estimators.k2,
-            beta=0.01,  # OpenRLHF's default; the paper's own value is not known to us
-        ),
-    ),
+    penalties=(partial(kl_estimators.k2, beta=0.01),),  # OpenRLHF's default; the paper's own value is not known to us
     claims=("silent_on_equal_rewards", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(
         _conflict,

@@ -27,5 +27,5 @@ recipe = reinforce.recipe.with_(
     ),
     new="the greedy response's reward as the baseline, instead of a critic",
     advantage=against_greedy,
-    claims=("policy_gradient",),
+    claims=("unbiased", "policy_gradient"),
 )

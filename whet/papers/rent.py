@@ -30,16 +30,11 @@ recipe = grpo.recipe.with_(
     ),
     new="minus the mean entropy of a response is its reward",
     reward=(minus_mean_entropy,),
-    penalties=(
-        partial(
-            kl_estimators.k3,
-            beta=0.001,  # authors' scripts
-        ),
-    ),
+    penalties=(partial(kl_estimators.k3, beta=0.001),),  # authors' scripts
     shelf="reward",
     claims=("needs_no_labels", "sums_to_zero"),
     departs=(
-        "16 responses to each problem; the authors' scripts draw 5.",
+        "16 responses to each problem; the authors' scripts draw 5. It has no labels, and does not learn `digits`.",
         "The authors' format option, -7 where no answer can be extracted, is left out: only a judge could tell.",
     ),
 )

@@ -3,6 +3,8 @@
 A_i = R_i - mean of the other R_j = G/(G-1) · (R_i - mean R)            (section 3.2)
 """
 
+import torch
+
 from whet import groups
 from whet.fields import Group, PerResponse
 from whet.papers import reinforce
@@ -19,6 +21,15 @@ def leave_one_out(reward: PerResponse, group: Group) -> PerResponse:
     return (reward - groups.mean(reward, group)) * size / (size - 1).clamp(min=1)
 
 
+def leave_one_out_or_itself(reward: PerResponse, group: Group) -> PerResponse:
+    """verl's scalar form: a lone response, which has no others, keeps its reward.
+
+    >>> leave_one_out_or_itself(tensor([1., 0., 1.]), tensor([0, 0, 1]))
+    tensor([ 1., -1.,  1.])
+    """
+    return torch.where(groups.size(group) > 1, leave_one_out(reward, group), reward)
+
+
 recipe = reinforce.recipe.with_(
     name="rloo",
     paper=Paper(
@@ -29,9 +40,9 @@ recipe = reinforce.recipe.with_(
     ),
     new="a leave-one-out baseline instead of a critic",
     advantage=leave_one_out,
-    claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),
+    claims=("unbiased", "policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing"),
     departs=(
         "No KL in the reward; add it with rloo+k1_reward.",
-        "A lone response gets 0; verl's scalar form gives it its reward.",
+        "A lone response gets 0; verl's scalar form gives it its reward: leave_one_out_or_itself.",
     ),
 )

@@ -28,10 +28,7 @@ def only_down(correct: Flag) -> PerResponse:
     return correct.float() - 1
 
 
-def weighted(
-    correct: Flag,
-    right: float = 0.1,  # section 5: λ = 0.1
-) -> PerResponse:
+def weighted(correct: Flag, right: float = 0.1) -> PerResponse:  # section 5: λ = 0.1
     """λ for a right answer, -1 for a wrong one.
 
     >>> weighted(tensor([True, False, False, True]))

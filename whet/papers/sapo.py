@@ -43,10 +43,7 @@ recipe = grpo.recipe.with_(
     new="a smooth gate on the ratio, steeper for negative advantages, instead of a clip",
     loss=soft_gate,
     penalties=(),
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # ours: several updates for each batch, as GSPO
-    ),
+    update=partial(plain.one_pass, minibatches=4),  # ours: several updates for each batch, as GSPO
     claims=("policy_gradient", *grpo.recipe.claims),
     departs=("Responses count the same (verl and the paper); AReaL takes the mean over the tokens of the batch.",),
 )

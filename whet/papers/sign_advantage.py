@@ -26,5 +26,5 @@ recipe = dr_grpo.recipe.with_(
     ),
     new="a fixed sign for each outcome: groups without spread still teach",
     advantage=sign_of_outcome,
-    claims=("policy_gradient",),
+    claims=("unbiased", "policy_gradient"),
 )

@@ -1,8 +1,7 @@
 """SPRO (Fei et al. 2025): the policy's own drift from its start is a process reward, compared position by position.
 
-CPR_it = β Σ_{j≤t} (log π - log π_ref)                     cumulative process reward
-MSA_it = CPR_it - mean of CPR_kt over the responses of the group that are still running at t
-A_it   = (R_i - mean R) / std R + MSA_it                   no KL
+CPR_it = β Σ_{j≤t} (log π - log π_ref)
+A_it   = (R_i - mean R) / std R + CPR_it - mean of CPR_kt over the responses of the group still running at t;  no KL
 """
 
 import torch
@@ -35,12 +34,10 @@ def plus_step_advantage(
 ) -> PerToken:
     """The advantage and the masked step advantage; 0 is added where only one response is still running.
 
-    >>> drift, on = tensor([[.1, .3, -.2], [0., -.1, 0.], [.2, .1, .4]]), torch.ones(3, 3).bool()
-    >>> on[1, 2] = False
-    >>> plus_step_advantage(torch.zeros(3, 3), drift, torch.zeros(3, 3), on, tensor([0, 0, 0]), beta=1.0)
-    tensor([[ 0.0000,  0.2000, -0.2500],
-            [-0.1000, -0.3000,  0.0000],
-            [ 0.1000,  0.1000,  0.2500]])
+    >>> drift, none = tensor([[.1, .3], [0., -.1], [.2, .1]]), torch.zeros(3, 2)
+    >>> plus_step_advantage(none, drift, none, none == 0, tensor([0, 0, 0]), beta=1.0).T
+    tensor([[ 0.0000, -0.1000,  0.1000],
+            [ 0.2000, -0.3000,  0.1000]])
     """
     progress = beta * groups.spread(old_logp - ref_logp, mask).cumsum(1)
     running = at_each_position(mask.float(), mask, group).clamp(min=1)
@@ -51,16 +48,13 @@ recipe = grpo.recipe.with_(
     name="spro_msa",
     paper=Paper(
         "Self-Guided Process Reward Optimization with Redefined Step-wise Advantage for Process Reinforcement Learning",
-        arxiv="2507.01551",
-        date="2025-07-02",
+        arxiv="2507.01551", date="2025-07-02",
         authors="Fei, Wu and Kong, Hao and Liang, Shuxian and Lin, Yang and Yang, Yibo and others",
     ),
     new="a process reward from the policy itself, compared with the other responses at the same position",
-    credit=(plus_step_advantage,),
-    penalties=(),
+    credit=(plus_step_advantage,), penalties=(),
     claims=("policy_gradient", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(
-        "Assumed: β = 0.05; the paper prints no value.",
-        "Process rewards are those of the policy at the start of the batch.",
+        "Assumed: β = 0.05; the paper prints no value. The drift is that of the policy at the start of the batch.",
     ),
-)
+)  # fmt: skip

@@ -71,10 +71,7 @@ recipe = reinforce.recipe.with_(
     reward=(plus_minus,),
     loss=tapered,
     normalise=grpo.over_responses,
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # ours: the paper trains on a fixed set of responses, far off policy
-    ),
+    update=partial(plain.one_pass, minibatches=4),  # ours: the paper trains on a fixed set of responses, far off policy
     claims=("policy_gradient",),
     departs=(
         "The ratio is of the whole response, as the paper; verl takes its geometric mean (`tapered_by_length`), ROLL "

@@ -40,11 +40,7 @@ def share_of_right(correct: Flag, mask: Mask) -> PerToken:
     return right * mask.sum() / right.sum().clamp(min=1)
 
 
-def likelihood_of_right(
-    logp: PerToken,
-    selected: Selected,
-    mu: float = 0.1,  # the paper's μ
-) -> PerToken:
+def likelihood_of_right(logp: PerToken, selected: Selected, mu: float = 0.1) -> PerToken:  # the paper's μ
     """-μ log π on the tokens of right answers, for a mean over these.
 
     >>> likelihood_of_right(tensor([[-1.0], [-2.0]]), tensor([[2.0], [0.0]]))
@@ -71,29 +67,18 @@ def after_the_critic(
 recipe = ppo.recipe.with_(
     name="vapo",
     paper=Paper(
-        "VAPO: Efficient and Reliable Reinforcement Learning for Advanced Reasoning Tasks",
-        arxiv="2504.05118",
-        date="2025-04",
-        authors="Yue, Yu and Yuan, Yufeng and Yu, Qiying and Zuo, Xiaochen and Zhu, Ruofei and others",
+        "VAPO: Efficient and Reliable Reinforcement Learning for Advanced Reasoning Tasks", arxiv="2504.05118",
+        date="2025-04", authors="Yue, Yu and Yuan, Yufeng and Yu, Qiying and Zuo, Xiaochen and Zhu, Ruofei and others",
     ),
     new="λ grows with the length of a response, the critic learns from whole returns, and right answers are imitated",
     advantage=length_adaptive,
-    loss=partial(
-        ppo.clip,
-        low=0.2,  # the paper, after DAPO
-        high=0.28,  # the paper, after DAPO
-    ),
-    penalties=(
-        partial(
-            gae.critic_loss,
-            lam=1.0,  # decoupled GAE: the critic's targets are whole returns
-        ),
-        likelihood_of_right,
-    ),
+    loss=partial(ppo.clip, low=0.2, high=0.28),  # the paper, after DAPO
+    penalties=(partial(gae.critic_loss, lam=1.0), likelihood_of_right),  # the critic's targets are whole returns
     select=share_of_right,
     update=after_the_critic,
     departs=(
         "The critic is trained alone for five updates of the run, on fresh responses of the unmoved policy.",
-        "16 responses to 16 prompts and four updates for each batch.",
+        "16 responses to 16 prompts and four updates for each batch. λ = 0 up to 20 tokens: it does not learn `digits` "
+        "in time.",
     ),
-)
+)  # fmt: skip

@@ -1,10 +1,8 @@
 """VESPO (Shen et al. 2026): weigh a whole response by a smooth bump over its importance ratio.
 
-    W    = π(y) / μ(y)  over the whole response, not divided by its length
-    φ(W) = W^k · exp(λ (1 - W)),   (k, λ) = (2, 3) where A ≥ 0, (3, 2) elsewhere         (section 3.4)
-    L    = -sg(φ(W)) A_i log π(y_it)
-
-φ is 1 on policy, and goes to 0 for a response that the policy has left or has run after. μ drew the response.
+W    = π(y) / μ(y)  over the whole response, not divided by its length; μ drew it
+φ(W) = W^k · exp(λ (1 - W)),   (k, λ) = (2, 3) where A ≥ 0, (3, 2) elsewhere         (section 3.4)
+L    = -sg(φ(W)) A_i log π(y_it)
 """
 
 from functools import partial
@@ -52,10 +50,7 @@ recipe = grpo.recipe.with_(
     loss=gamma_weighted,
     normalise=plain.over_tokens,
     penalties=(),
-    update=partial(
-        plain.one_pass,
-        minibatches=4,  # ours: the paper goes up to 64
-    ),
+    update=partial(plain.one_pass, minibatches=4),  # ours: the paper goes up to 64
     claims=("policy_gradient", *grpo.recipe.claims),
     departs=(
         "The mean is over the tokens of the batch, as TRL; the paper's gradient is that of a whole response.",
