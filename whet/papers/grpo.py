@@ -7,7 +7,7 @@ L   = 1/G Σ_i 1/|o_i| Σ_t [ clip(r_t, A_i) + β k3 ]         (eq. 3)
 from whet import groups
 from whet.fields import Group, Mask, PerResponse, PerToken
 from whet.papers import kl_estimators, ppo, reinforce
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def z_score(
@@ -36,6 +36,7 @@ def over_responses(mask: Mask) -> PerToken:
 
 recipe = reinforce.recipe.with_(
     name="grpo",
+    findings=(Finding("pass@1", "start", "up", "MATH 46.8 to 51.7, 7B", "table 5"),),
     paper=Paper(
         "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
         arxiv="2402.03300",

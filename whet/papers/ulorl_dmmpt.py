@@ -9,7 +9,7 @@ from math import log
 from whet import groups
 from whet.fields import Flag, Mask, PerToken
 from whet.papers import dapo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def not_mastered(
@@ -32,6 +32,7 @@ def not_mastered(
 
 recipe = dapo.token_mean.with_(
     name="ulorl_dmmpt",
+    findings=(Finding("pass@1", "token_mean", "up", "AIME25 82.8 against 78.6 without the mask", "ablation"),),
     paper=Paper(
         "UloRL: An Ultra-Long Output Reinforcement Learning Approach "
         "for Advancing Large Language Models' Reasoning Abilities",
