@@ -1,5 +1,6 @@
 """Comparisons from end to end: paired, reused, killed and started again, and refused where they would mislead."""
 
+import inspect
 import json
 import random
 import signal
@@ -57,7 +58,8 @@ def test_the_key_knows_settings_budget_and_code_and_ignores_comments(plan, tmp_p
 
 
 def test_a_paper_that_a_recipe_imports_is_part_of_its_key():
-    files = {path.stem for path in maths._files(maths.function_of(maths.loaded("gspo").loss).__globals__)}
+    loss = inspect.unwrap(maths.loaded("gspo").loss)
+    files = {path.stem for path in maths._files(loss.__globals__)}
     assert {"gspo", "grpo", "reinforce"} <= files
     assert "dapo" not in files
 

@@ -44,7 +44,7 @@ def code(recipe: Recipe) -> str:
     files = {HERE / f"{name}.py" for name in SPINE} | set((HERE / "engines").glob("*.py"))
     files |= {HERE / "models" / "tiny.py", HERE / "models" / "load.py"} | set((HERE / "tasks").glob("*.py"))
     for _, part in recipe.parts():
-        files |= _files(function_of(part).__globals__)
+        files |= _files(inspect.unwrap(function_of(part)).__globals__)
     return _joined(f"{path.name} {of_file(path)}" for path in sorted(files))
 
 

@@ -130,7 +130,7 @@ class Plan:
 
 
 def _demonstrated(recipe: Recipe) -> bool:
-    function = function_of(recipe.sample)
+    function = inspect.unwrap(function_of(recipe.sample))
     return any("demonstrations" in name for name in (function.__name__, *function.__code__.co_names))
 
 
