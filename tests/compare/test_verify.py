@@ -132,6 +132,8 @@ def test_a_study_sweeps_every_recipe_alike_on_seeds_of_its_own(plan, tmp_path):
     chosen = study.sweep(small, [1e-5, 1e-2], (100,), "speed", silent())
     assert [study.named_in(arm) for arm in chosen.plans[0].arms] == ["grpo", "w_reinforce"]
     assert len(chosen.tried) == 4
+    study.write_sweep(chosen, tmp_path / "sweep.json")
+    assert (tmp_path / "sweep.md").read_text().count(" *") == 2
     assert chosen.plans[0].arms[0] == "grpo@update.lr=0.01"
     with pytest.raises(Refused, match="are among those of the comparison"):
         study.sweep(small, [1e-2], (0,), "speed", silent())

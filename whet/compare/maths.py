@@ -19,7 +19,7 @@ from whet.recipe import Recipe, Remembers, function_of, settings_of, with_settin
 from whet.refusal import Refused
 
 HERE = Path(__file__).parents[1]
-SPINE = ("step", "plain", "groups", "batch", "draw", "metrics", "evaluate", "train", "checkpoints")
+SPINE = ("recipe", "step", "plain", "groups", "batch", "draw", "metrics", "evaluate", "train", "checkpoints")
 
 
 def key(recipe: Recipe, base: str, rest: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """A comparison before it runs: the same base, problems, order and evaluation for every recipe, seed by seed."""
 
+import inspect
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
