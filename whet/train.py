@@ -46,7 +46,7 @@ UNKNOWN_BOUND = 0.05  # ours: beyond this share of unknown rewards over WINDOW s
 WINDOW = 10
 DEFAULT_STEPS = 60  # ours: about two minutes on two cores with the shipped base
 MICRO_LR = 1e-2  # ours: for the fresh micro model of `digits`
-KL_EVERY, KEEP_EVERY = 5, 10  # updates; ours: looking closely costs time
+KL_EVERY, KEEP_EVERY, WATCH = 5, 10, 2  # updates; ours: looking closely costs time
 BASE = Path(__file__).parent / "models" / "base"
 
 
@@ -98,6 +98,7 @@ class Trainer:
         self.state = State(recipe)
         self.spent = 0.0
         self.tokens = 0.0
+        self.watched: tuple[Batch, torch.Tensor] | None = None
         self.unknown: list[tuple[int, int]] = []
         self.reasons: Counter[str] = Counter()
         problems = list(task.train())
@@ -145,11 +146,23 @@ class Trainer:
             if self.state.step % KL_EVERY == 1:
                 told["kl"] = self.engine.kl_to_start(batch)
                 told["step_kl"] = metrics.step_kl(self.engine, batch)
+            told |= self.watch(batch)
             if self.state.step % KEEP_EVERY == 1:
                 told["half_agreement"] = halves_agree(self.engine, self.state, batch)
                 self.keep("train", batch.rows(range(min(len(batch), 64))))
         self.store.log(self.state.step, told)
         self.view.stepped(self.state.step, told, self.progress())
+
+    def watch(self, batch: Batch) -> dict[str, float]:
+        """What this update did to the entropy at states that were seen before it; nothing at most steps."""
+        from whet.engines import watch
+
+        due, told = self.state.step % KEEP_EVERY, dict[str, float]()
+        if due == WATCH + 1 and self.watched is not None:
+            seen, before = self.watched
+            told = watch.entropy_change(before, watch.logits(self.engine, seen))
+        self.watched = (batch, watch.logits(self.engine, batch)) if due == WATCH else None
+        return told
 
     def now_and_then(self) -> None:
         """A quick evaluation and a checkpoint, where they are due and the run goes on."""

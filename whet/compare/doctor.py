@@ -307,11 +307,28 @@ def laws_of(store: Store, beta: float) -> Group:
         )
     else:
         lines.append(Text("entropy and reward: too few points that differ in entropy for a fit"))
+    lines += _identity(Course(store))
     both = Evaluations.of(store)
     before, after = both.before.get(both.focus), both.after.get(both.focus)
     if before and after:
         lines += _limits(Course(store), both.focus, before, after, beta)
     return Group(*lines)
+
+
+def _identity(run: Course) -> list[Text]:
+    """How well the covariance of log-probability and logit change told what entropy did."""
+    rows = list(zip(run.known("entropy_moved"), run.known("entropy_told"), strict=True))
+    if not rows:
+        return []
+    off = sum(abs(moved - told) for moved, told in rows) / max(sum(abs(moved) for moved, _ in rows), 1e-12)
+    signs = sum((moved > 0) == (told > 0) for moved, told in rows)
+    return [
+        Text(
+            f"covariance identity (2505.22617): of {len(rows)} updates the last moved entropy by {rows[-1][0]:+.2e} nats, "
+            f"and the covariance says {rows[-1][1]:+.2e}; the sign is right {signs} times, and over all updates they "
+            f"differ by {off:.0%} of the size"
+        )
+    ]
 
 
 def _limits(run: Course, split: str, before: list[Evaluated], after: list[Evaluated], beta: float) -> list[Text]:
