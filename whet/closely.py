@@ -2,14 +2,20 @@
 
 import resource
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
 from whet.draw import generator
 from whet.step import State, objective, selector, wanted
+
+STATES = 64  # ours: logits of a large vocabulary are big
+SMALL = 100_000_000  # trained weights; ours: beyond it, a second copy of them is too much for a measurement
 
 
 def halves_agree(engine: Any, state: State, batch: Batch) -> float:
@@ -42,3 +48,56 @@ def peak_memory(engine: Any) -> float:
         return torch.cuda.max_memory_allocated(engine.device) / 2**20
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on a Mac
     return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+# --- what an update does to entropy --------------------------------------------------------------------------
+
+
+def weights(engine: Any) -> list[Tensor]:
+    """A copy of the trained weights of a small model; nothing of a large one."""
+    if sum(x.numel() for x in engine.parameters) > SMALL:
+        return []
+    return [x.detach().clone() for x in engine.parameters]
+
+
+def entropy_change(engine: Any, batch: Batch, before: Sequence[Tensor]) -> dict[str, float]:
+    """How the entropy at states of the batch differs from that of the weights `before`, and what was to be expected."""
+    new, now = logits(engine, batch), weights(engine)
+    _put(engine, before)
+    old = logits(engine, batch)
+    _put(engine, now)
+    return compared(old, new)
+
+
+def _put(engine: Any, weights: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for x, value in zip(engine.parameters, weights, strict=True):
+            x.copy_(value)
+
+
+def logits(engine: Any, batch: Batch, states: int = STATES) -> Float[Tensor, "s v"]:
+    """Logits of the policy as it is now, at the first states of responses that are spread evenly over the batch."""
+    from whet.engines.forward import micro_batches, only
+
+    some = batch.rows(torch.linspace(0, len(batch) - 1, min(8, len(batch))).round().long())
+    rows = next(micro_batches(some, 2**62, engine.device))
+    with torch.no_grad(), engine.precision(), only(engine.model, rows.where):
+        z = engine.model(input_ids=rows.ids, use_cache=False).logits[0].float()
+    return (z / rows.temperature[:, None])[:states].cpu()
+
+
+def compared(before: Float[Tensor, "s v"], after: Float[Tensor, "s v"]) -> dict[str, float]:
+    """Mean change of entropy between two logits at the same states, and what the covariance says of it.
+
+    H' - H = -Cov_{a ~ π}( log π(a), Δz(a) ) + O(Δz²)          (Cui et al. 2025, 2505.22617, section 4)
+
+    >>> z = torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64)
+    >>> moved = 1e-4 * z.softmax(1) * torch.tensor([[0.439117, -1.060883, -0.360883]])
+    >>> {name: f"{value:.4e}" for name, value in compared(z, z + moved).items()}
+    {'entropy_moved': '-1.2371e-05', 'entropy_told': '-1.2370e-05'}
+    """
+    old, new, moved = before.log_softmax(-1), after.log_softmax(-1), after - before
+    pi = old.exp()
+    change = (pi * old).sum(-1) - (new.exp() * new).sum(-1)
+    covariance = (pi * old * moved).sum(-1) - (pi * old).sum(-1) * (pi * moved).sum(-1)
+    return {"entropy_moved": float(change.mean()), "entropy_told": float(-covariance.mean())}

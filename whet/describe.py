@@ -122,6 +122,9 @@ def shown(expression: str) -> Group:
         Text("\nsettings", style="bold"),
         _settings(recipe),
     ]
+    if recipe.findings:
+        blocks.append(Text("\nwhat the paper says will happen; `whet verify` runs it", "bold"))
+        blocks += [Text(f"  - {finding}") for finding in recipe.findings]
     blocks.append(Text("\ndeparts from the paper" if recipe.departs else "\nno known departure from the paper", "bold"))
     blocks += [Text(f"  - {line}") for line in recipe.departs]
     return Group(*blocks)

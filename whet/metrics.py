@@ -31,6 +31,8 @@ METRICS: dict[str, Metric] = {
     "distinct": Metric("share", "responses of the batch", "different texts to a problem / responses to it, mean"),
     "distinct_answers": Metric("share", "responses of the batch", "the same of what stands after the last `=`"),
     "distinct_right": Metric("share", "right responses of the batch", "different right texts / right responses"),
+    "entropy_moved": Metric("nats", "64 states of the batch before", "change of entropy there over one update"),
+    "entropy_told": Metric("nats", "the same states", "-Cov(log π, Δ logits): the identity of 2505.22617"),
     "length": Metric("tokens", "responses of the batch", "mean length, end token included"),
     "finished": Metric("share", "responses of the batch", "mean of `finished`: ended by themselves", 1),
     "silent_groups": Metric("share", "problems of the batch", "problems whose advantages are all zero", -1),

@@ -68,6 +68,11 @@ class Finding:
     where: str
     on: str = "compose"
 
+    def __str__(self) -> str:
+        said = {"up": "higher than", "down": "lower than", "same": "the same as"}[self.direction]
+        than = "at its start" if self.versus == "start" else f"with {self.versus}"
+        return f"{self.measure} {said} {than}, on {self.on}; the paper: {self.figure} ({self.where})"
+
 
 @dataclass(frozen=True, eq=False)
 class Recipe:

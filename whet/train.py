@@ -25,7 +25,7 @@ from whet.tasks.shelf import others_taught
 
 UNKNOWN_BOUND = 0.05  # ours: beyond this share of unknown rewards over WINDOW steps the run stops
 WINDOW = 10
-KL_EVERY, KEEP_EVERY = 5, 10  # updates; ours: looking closely costs time
+KL_EVERY, KEEP_EVERY, WATCH = 5, 10, 2  # updates; ours: looking closely costs time
 
 
 class View:
@@ -113,6 +113,7 @@ class Trainer:
 
     def one_step(self) -> None:
         """One update, its metrics and, now and then, its responses; not taken where a number is not finite."""
+        before = closely.weights(self.engine) if self.state.step % KEEP_EVERY == WATCH else []
         began = time.perf_counter()
         watch = guards.Watch(self.engine, self.state.recipe, self.guard.spike, self.ledger.norms)
         try:
@@ -136,6 +137,8 @@ class Trainer:
             if self.state.step % KL_EVERY == 1:
                 told["kl"] = self.engine.kl_to_start(batch)
                 told["step_kl"] = closely.step_kl(self.engine, batch)
+            if before:
+                told |= closely.entropy_change(self.engine, batch, before)
             if self.state.step % KEEP_EVERY == 1:
                 told["half_agreement"] = closely.halves_agree(self.engine, self.state, batch)
                 self.keep("train", batch.rows(range(min(len(batch), 64))))

@@ -280,7 +280,7 @@ def laws(
 @more.command()
 def razor(
     seed: Annotated[int, typer.Option(help="Seeds the problems and every arm.")] = 0,
-    rates: Annotated[str, typer.Option(help="Learning rates of every arm, between commas.")] = "0.03,0.1,0.3,1.0",
+    rates: Annotated[str, typer.Option(help="Learning rates of every arm, between commas.")] = "0.01,0.03,0.1,0.3",
 ) -> None:
     """RL's Razor on the parity toy: forgetting against KL on the new task, for RL, two kinds of SFT and the oracle."""
     from whet.compare.razor import report

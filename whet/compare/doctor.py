@@ -15,7 +15,7 @@ from whet.compare import laws
 from whet.compare.measure import Evaluations, measure
 from whet.evaluate import pass_at
 from whet.runs.curve import powers
-from whet.runs.store import Store
+from whet.runs.store import Evaluated, Store
 
 
 @dataclass(frozen=True)
@@ -307,33 +307,51 @@ def laws_of(store: Store, beta: float) -> Group:
         )
     else:
         lines.append(Text("entropy and reward: too few points that differ in entropy for a fit"))
+    lines += _identity(Course(store))
     both = Evaluations.of(store)
     before, after = both.before.get(both.focus), both.after.get(both.focus)
     if before and after:
-        ks = powers([*before, *after])
-        at = laws.crossing(*([[k, pass_at(rows, k)] for k in ks] for rows in (before, after)))
-        said = (
-            f"from k = {at} on the base solves more"
-            if at
-            else f"the base is not ahead at any k up to {ks[-1]} after lagging"
-        )
-        lines.append(Text(f"crossing of pass@k (2504.13837), {both.focus}: {said}"))
-        scores = [float(i < row.right) for row in before for i in range(row.tries)]
-        limit = laws.tilted(scores, beta)
-        lines.append(
-            Text(
-                f"alignment limit (2605.07105), β = {beta:g}: the best policy gains {100 * limit['gain']:.1f} points at "
-                f"{limit['kl']:.3f} nats a response over the base's {sum(scores) / len(scores):.1%}; the samples count "
-                f"for {limit['effective']:.0%}. Reached: {100 * (pass_at(after, 1) - pass_at(before, 1)):+.1f} points at "
-                f"{Course(store).late('kl') * Course(store).late('length'):.3f} nats (KL per token × length)"
-            )
-        )
-        for n in (2, 4, 16):
-            bound = laws.best_of([0.0, 1.0], n)["kl"]
-            if n <= ks[-1]:
-                lines.append(
-                    Text(
-                        f"  best of {n}: {100 * (pass_at(before, n) - pass_at(before, 1)):+.1f} points at no more than {bound:.3f} nats"
-                    )
-                )
+        lines += _limits(Course(store), both.focus, before, after, beta)
     return Group(*lines)
+
+
+def _identity(run: Course) -> list[Text]:
+    """How well the covariance of log-probability and logit change told what entropy did."""
+    rows = list(zip(run.known("entropy_moved"), run.known("entropy_told"), strict=True))
+    if not rows:
+        return []
+    off = sum(abs(moved - told) for moved, told in rows) / max(sum(abs(moved) for moved, _ in rows), 1e-12)
+    signs = sum((moved > 0) == (told > 0) for moved, told in rows)
+    return [
+        Text(
+            f"covariance identity (2505.22617): of {len(rows)} updates the last moved entropy by {rows[-1][0]:+.2e} nats, "
+            f"and the covariance says {rows[-1][1]:+.2e}; the sign is right {signs} times, and over all updates they "
+            f"differ by {off:.0%} of the size"
+        )
+    ]
+
+
+def _limits(run: Course, split: str, before: list[Evaluated], after: list[Evaluated], beta: float) -> list[Text]:
+    """Crossing of pass@k; and what a KL budget could have bought, problem by problem, beside what was bought."""
+    ks = powers([*before, *after])
+    at = laws.crossing(*([[k, pass_at(rows, k)] for k in ks] for rows in (before, after)))
+    said = (
+        f"from k = {at} on the base solves more" if at else f"after k = 1 the base never gets ahead up to k = {ks[-1]}"
+    )
+    limits = [laws.tilted([1.0] * row.right + [0.0] * (row.tries - row.right), beta) for row in before]
+    gain, kl, worth = (sum(one[name] for one in limits) / len(limits) for name in ("gain", "kl", "effective"))
+    start, moved = pass_at(before, 1), run.late("kl") * run.late("length")
+    lines = [
+        f"crossing of pass@k (2504.13837), {split}: {said}",
+        f"alignment limit (2605.07105), β = {beta:g}: the best policy gains {100 * gain:.1f} points at {kl:.3f} nats a "
+        f"response over the base's {start:.1%}; the samples count for {worth:.0%} of their number",
+        f"reached: {100 * (pass_at(after, 1) - start):+.1f} points at about {moved:.3f} nats a "
+        "response (KL per token, on training problems, times length)",
+    ]
+    for n in (2, 4, 16):
+        if n <= ks[-1]:
+            bound = laws.best_of([0.0, 1.0], n)["kl"]
+            lines.append(
+                f"best of {n}: {100 * (pass_at(before, n) - start):+.1f} points at no more than {bound:.3f} nats"
+            )
+    return [Text(line) for line in lines]

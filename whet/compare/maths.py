@@ -19,7 +19,7 @@ from whet.recipe import Recipe, Remembers, function_of, settings_of, with_settin
 from whet.refusal import Refused
 
 HERE = Path(__file__).parents[1]
-SPINE = ("step", "plain", "groups", "batch", "draw", "metrics", "evaluate", "train", "checkpoints")
+SPINE = ("recipe", "step", "plain", "groups", "batch", "draw", "metrics", "evaluate", "train", "checkpoints")
 
 
 def key(recipe: Recipe, base: str, rest: dict[str, Any]) -> str:
@@ -44,7 +44,7 @@ def code(recipe: Recipe) -> str:
     files = {HERE / f"{name}.py" for name in SPINE} | set((HERE / "engines").glob("*.py"))
     files |= {HERE / "models" / "tiny.py", HERE / "models" / "load.py"} | set((HERE / "tasks").glob("*.py"))
     for _, part in recipe.parts():
-        files |= _files(function_of(part).__globals__)
+        files |= _files(inspect.unwrap(function_of(part)).__globals__)
     return _joined(f"{path.name} {of_file(path)}" for path in sorted(files))
 
 
@@ -75,6 +75,8 @@ def of_file(path: Path) -> str:
 
 
 def _is_recipe(node: ast.stmt) -> bool:
+    if isinstance(node, ast.ImportFrom) and node.module == "whet.recipe":
+        return True  # Paper, Finding: words about a recipe
     if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
         return False
     called = node.value.func

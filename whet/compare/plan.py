@@ -1,5 +1,6 @@
 """A comparison before it runs: the same base, problems, order and evaluation for every recipe, seed by seed."""
 
+import inspect
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ class Plan:
 
 
 def _demonstrated(recipe: Recipe) -> bool:
-    function = function_of(recipe.sample)
+    function = inspect.unwrap(function_of(recipe.sample))
     return any("demonstrations" in name for name in (function.__name__, *function.__code__.co_names))
 
 

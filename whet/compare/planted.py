@@ -106,8 +106,9 @@ def sentence(told: dict[str, Any]) -> str:
     value, low, high = (stats.said(x, told["unit"], sign=True) for x in told["planted_difference"])
     return (
         f"{told['recipe']} against itself on other seeds: {alarms} of {n} false alarms (stated level "
-        f"{1 - told['level']:.0%}; 95 % interval of the rate {bounds.low:.0%} to {bounds.high:.0%}), {same['tie']} ties, "
-        f"{same['open']} open.\nAgainst its learning rate times {told['factor']:g}, a difference of {value} [{low}, {high}] "
+        f"{1 - told['level']:.0%}; 95 % interval of the rate {bounds.low:.0%} to {bounds.high:.0%}), "
+        f"{same['tie']} ties, {same['open']} open.\n"
+        f"Against its learning rate times {told['factor']:g}, a difference of {value} [{low}, {high}] "
         f"over all seeds: found {planted['better']} of {n}, wrong way round {planted['worse']}, called a tie "
         f"{planted['tie']}, open {planted['open']}. {told['covered']} of {n} intervals hold that difference."
     )

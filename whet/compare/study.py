@@ -129,8 +129,37 @@ def relabelled(result: Result) -> Result:
 
 
 def write_sweep(chosen: Chosen, path: Path) -> None:
-    """Every rate that was tried, so that the sensitivity can be seen; nothing without a sweep."""
+    """Every rate that was tried, as JSON and as a table in Markdown; nothing without a sweep."""
     if chosen.tried:
         path.parent.mkdir(parents=True, exist_ok=True)
         taken = {plan.tasks[0]: list(plan.arms) for plan in chosen.plans}
         write_aside(path, json.dumps({"tried": chosen.tried, "taken": taken}, indent=1).encode())
+        write_aside(path.with_suffix(".md"), sensitivity(chosen).encode())
+
+
+def sensitivity(chosen: Chosen) -> str:
+    """How much the learning rate matters: mean, smallest and largest seed of every recipe at every rate."""
+    lines = [
+        "# Learning rates",
+        "",
+        "Mean over the sweep's seeds [smallest, largest]; the rate that was taken is marked with a star.",
+    ]
+    for plan in chosen.plans:
+        rows = [row for row in chosen.tried if row["task"] == plan.tasks[0]]
+        rates = sorted({row["rate"] for row in rows})
+        lines += ["", f"## {plan.tasks[0]}", "", f"| recipe | {' | '.join(f'{rate:g}' for rate in rates)} |"]
+        lines.append("|---" * (1 + len(rates)) + "|")
+        for arm in plan.arms:
+            name = named_in(arm)
+            mine = {row["rate"]: row for row in rows if row["recipe"] == name}
+            cells = [_cell(mine.get(rate), arm == _with_rate(name, rate)) for rate in rates]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, Any] | None, taken: bool) -> str:
+    if row is None or not row["values"]:
+        return "failed"
+    values = row["values"]
+    failed = f", {row['failed']} failed" if row["failed"] else ""
+    return f"{sum(values) / len(values):.3f} [{min(values):.3f}, {max(values):.3f}]{failed}" + (" *" if taken else "")

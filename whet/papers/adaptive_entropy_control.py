@@ -9,7 +9,7 @@ from typing import Any
 from whet import groups
 from whet.fields import Flag, Group, PerResponse, PerToken
 from whet.papers import dapo
-from whet.recipe import Paper, Remembers
+from whet.recipe import Finding, Paper, Remembers
 
 
 def entropy_bonus(entropy: PerToken, coef: float = 0.0) -> PerToken:  # authors' scripts: a_0 = 0; it is steered
@@ -49,6 +49,7 @@ def steer_coefficient(
 
 recipe = dapo.token_mean.with_(
     name="adaptive_entropy_control",
+    findings=(Finding("entropy", "token_mean", "up", "held at 0.2 or above", "section on entropy"),),
     paper=Paper(
         "Skywork Open Reasoner 1 Technical Report", arxiv="2505.22312", date="2025-05-28",
         authors="He, Jujie and Liu, Jiacai and Liu, Chris Yuhao and Yan, Rui and Wang, Chaojie and others",

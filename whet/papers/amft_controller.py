@@ -12,7 +12,7 @@ import torch
 from whet import groups, plain
 from whet.fields import Flag, PerToken
 from whet.papers import grpo, srft
-from whet.recipe import Paper, Remembers
+from whet.recipe import Finding, Paper, Remembers
 
 
 def apart(batch: Any) -> Any:
@@ -92,6 +92,7 @@ def balanced(
 
 recipe = grpo.recipe.with_(
     name="amft_controller",
+    findings=(Finding("pass@1", "srft", "up", "63.3 against 59.5, in distribution", "results table"),),
     paper=Paper(
         "AMFT: Aligning LLM Reasoners by Meta-Learning the Optimal Imitation-Exploration Balance",
         arxiv="2508.06944",

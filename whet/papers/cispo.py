@@ -8,7 +8,7 @@ from functools import partial
 from whet import plain
 from whet.fields import PerToken
 from whet.papers import grpo, ppo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def clipped_weight(
@@ -43,6 +43,7 @@ def clipped_weight_at_high(
 
 recipe = grpo.recipe.with_(
     name="cispo",
+    findings=(Finding("speed", "dapo", "up", "DAPO's accuracy in half the steps", "section 3.1, figure 2"),),
     paper=Paper(
         "MiniMax-M1: Scaling Test-Time Compute Efficiently with Lightning Attention", arxiv="2506.13585",
         date="2025-06-16", authors="MiniMax",

@@ -14,7 +14,7 @@ import torch
 from whet import groups, plain
 from whet.fields import Mask, PerToken
 from whet.papers import grpo, ppo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def covariance(advantage: PerToken, logp: PerToken, mask: Mask) -> PerToken:
@@ -110,9 +110,11 @@ _shared = {
 
 recipe = grpo.recipe.with_(
     name="clip_cov", new="a few tokens of high covariance get no gradient",
+    findings=(Finding("pass@1", "grpo", "up", "40.4 against 38.6, 7 benchmarks, 7B", "verl's page"),),
     select=some_covarying, loss=clip_unless_selected, claims=grpo.recipe.claims, **_shared,
 )  # fmt: skip
 kl_cov = grpo.recipe.with_(
     name="kl_cov", new="the tokens of highest covariance pay for leaving the old policy",
+    findings=(Finding("entropy", "grpo", "up", "over 10 times GRPO's at its plateau", "authors' README"),),
     select=most_covarying, loss=drift_of_selected, claims=("policy_gradient", *grpo.recipe.claims), **_shared,
 )  # fmt: skip

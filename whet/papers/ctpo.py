@@ -15,7 +15,7 @@ import torch
 from whet import groups, plain
 from whet.fields import Mask, PerToken
 from whet.papers import grpo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def cumulative_log_ratio(logp: PerToken, old_logp: PerToken, mask: Mask) -> PerToken:
@@ -52,6 +52,7 @@ def widening_clip(
 
 recipe = grpo.recipe.with_(
     name="ctpo",
+    findings=(Finding("pass@1", "grpo", "up", "the best average on both scales", "abstract, as digested"),),
     paper=Paper(
         "Rethinking Importance Sampling in LLM Policy Optimization: A Cumulative Token Perspective",
         arxiv="2605.07331",

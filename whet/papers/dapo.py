@@ -16,7 +16,7 @@ from whet import groups, plain
 from whet.batch import join
 from whet.fields import Count, PerResponse
 from whet.papers import grpo, ppo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def until_mixed(
@@ -87,6 +87,7 @@ _several = partial(plain.one_pass, minibatches=4)  # ours: the paper makes 16 up
 
 clip_higher = grpo.recipe.with_(
     name="clip_higher", paper=paper, new="more room for a ratio to grow than to shrink", loss=_higher, update=_several,
+    findings=(Finding("entropy", "grpo", "up", "the collapse of entropy is avoided", "section 3.1, figure 2"),),
 )  # fmt: skip
 token_mean = grpo.recipe.with_(
     name="token_mean", paper=paper, new="every token of the batch counts the same", normalise=plain.over_tokens,
@@ -101,6 +102,7 @@ overlong = grpo.recipe.with_(
 
 recipe = grpo.recipe.with_(
     name="dapo",
+    findings=(Finding("pass@1", "grpo", "up", "AIME24 50 against 30 for plain GRPO", "table 1"),),
     paper=paper,
     new="clip-higher, dynamic sampling, token mean and a soft overlong penalty; no KL",
     sample=until_mixed,

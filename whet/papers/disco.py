@@ -13,7 +13,7 @@ import torch
 from whet import groups, plain
 from whet.fields import Flag, Group, Mask, PerResponse, PerToken, Selected
 from whet.papers import grpo, reinforce
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def right_over_wrong(correct: Flag, group: Group, share: PerResponse) -> PerResponse:
@@ -112,7 +112,8 @@ _shared = {
 }  # fmt: skip
 
 recipe = grpo.recipe.with_(
-    name="disco", new="right answers above wrong ones, likely wrong ones first", advantage=discriminative, **_shared
+    name="disco", new="right answers above wrong ones, likely wrong ones first", advantage=discriminative, **_shared,
+    findings=(Finding("pass@1", "grpo", "up", "0.533 against 0.457, 1.5B", "results table"),),
 )  # fmt: skip
 disco_b = grpo.recipe.with_(
     name="disco_b", new="right answers above wrong ones, every question with weight 1", advantage=pairwise, **_shared

@@ -9,7 +9,7 @@ from typing import Any
 from whet import groups
 from whet.fields import Group, Mask, PerResponse, PerToken
 from whet.papers import grpo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def centred(reward: PerResponse, group: Group) -> PerResponse:
@@ -33,6 +33,7 @@ def over_constant_length(mask: Mask, max_tokens: Any) -> PerToken:
 
 recipe = grpo.recipe.with_(
     name="dr_grpo",
+    findings=(Finding("length", "grpo", "down", "wrong answers stop growing", "section 3.2, figure 5"),),
     paper=Paper(
         "Understanding R1-Zero-Like Training: A Critical Perspective",
         arxiv="2503.20783",

@@ -10,7 +10,7 @@ from functools import partial
 from whet import groups, plain
 from whet.fields import Mask, PerResponse, PerToken
 from whet.papers import grpo, kl_estimators, reinforce, rloo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def entropy_itself(entropy: PerToken) -> PerToken:
@@ -48,6 +48,7 @@ _paper = Paper(
 )
 recipe = reinforce.recipe.with_(
     name="em_ft",
+    findings=(Finding("pass@1", "start", "up", "24.9 to 40.2, Qwen2.5-7B, without labels", "results table"),),
     paper=_paper,
     new="the entropy of its own responses is all that is minimised",
     sample=partial(plain.same_number, responses=1),  # table 2: N = 1
@@ -62,6 +63,7 @@ recipe = reinforce.recipe.with_(
 )
 em_rl = rloo.recipe.with_(
     name="em_rl",
+    findings=(Finding("pass@1", "start", "up", "42.9, and 42.1 for GRPO with labels", "results table"),),
     paper=_paper,
     new="minus the entropy of a response is its reward",
     reward=(minus_total_entropy,),

@@ -10,7 +10,7 @@ import torch
 
 from whet.batch import Batch, join
 from whet.papers import amft_controller, grpo
-from whet.recipe import Paper, Remembers
+from whet.recipe import Finding, Paper, Remembers
 
 
 def one_of_each(batch: Any, rng: Any) -> Any:
@@ -44,6 +44,7 @@ def pulsed(
 
 recipe = grpo.recipe.with_(
     name="entropulse",
+    findings=(Finding("entropy", "grpo", "up", "higher after the phase of imitation", "ablation table"),),
     paper=Paper(
         "ComputerRL: Scaling End-to-End Online Reinforcement Learning for Computer Use Agents", arxiv="2508.14040",
         date="2025-08-19",

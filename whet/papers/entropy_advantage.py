@@ -8,7 +8,7 @@ import torch
 
 from whet.fields import PerToken
 from whet.papers import dapo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def plus_entropy(
@@ -27,6 +27,7 @@ def plus_entropy(
 
 recipe = dapo.recipe.with_(
     name="entropy_advantage",
+    findings=(Finding("pass@64", "grpo", "up", "AIME24 pass@256 56.7, not 46.7", "results table"),),
     paper=Paper(
         "Reasoning with Exploration: An Entropy Perspective on Reinforcement Learning for LLMs",
         arxiv="2506.14758",

@@ -11,7 +11,7 @@ import torch
 from whet import groups, plain
 from whet.fields import Count, Flag, Group, PerResponse
 from whet.papers import dapo
-from whet.recipe import Paper, Remembers
+from whet.recipe import Finding, Paper, Remembers
 
 
 def near_the_shortest(
@@ -47,6 +47,10 @@ def over_right_answers(reward: PerResponse, group: Group, correct: Flag) -> PerR
 
 recipe = dapo.clip_higher.with_(
     name="expthink",
+    findings=(
+        Finding("length", "clip_higher", "down", "up to 77 % shorter", "abstract, as digested"),
+        Finding("pass@1", "clip_higher", "up", "higher while shorter", "abstract, as digested"),
+    ),
     paper=Paper(
         "ExpThink: Experience-Guided Reinforcement Learning for Adaptive Chain-of-Thought Compression",
         arxiv="2605.07501", date="2026-05-08", authors="Bian, Tingcheng and Zhang, Yuzhe and Jin, Jing and others",

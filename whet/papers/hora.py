@@ -11,7 +11,7 @@ from typing import Any
 
 from whet.batch import join
 from whet.papers import grpo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def utility(hits: int, tries: int, more: int) -> float:
@@ -63,6 +63,10 @@ def where_hits_are_likely(
 
 recipe = grpo.recipe.with_(
     name="hora",
+    findings=(
+        Finding("pass@64", "grpo", "up", "better in 10 of 12 pairs of model and benchmark", "abstract, as digested"),
+        Finding("pass@1", "grpo", "same", "comparable", "abstract, as digested"),
+    ),
     paper=Paper(
         "Where to Spend Rollouts: Hit-Utility Optimal Rollout Allocation for Group-Based RLVR",
         arxiv="2605.07114",

@@ -8,7 +8,7 @@ import torch
 from whet import groups
 from whet.fields import Count, Flag, Group, Mask, PerResponse, PerToken
 from whet.papers import grpo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def covariance(length: Count, correct: Flag, group: Group) -> PerResponse:
@@ -42,6 +42,7 @@ def likelihood_of_selected(logp: PerToken, selected: Mask, coef: float = 0.05) -
 
 recipe = grpo.recipe.with_(
     name="icr",
+    findings=(Finding("length", "grpo", "down", "a better front of length and accuracy", "abstract, as digested"),),
     paper=Paper(
         "Implicit Compression Regularization: Concise Reasoning via Internal Shorter Distributions in RL Post-Training",
         arxiv="2605.07316", date="2026-05",

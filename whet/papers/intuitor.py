@@ -8,7 +8,7 @@ from functools import partial
 from whet import groups
 from whet.fields import Mask, PerResponse, PerToken
 from whet.papers import grpo, kl_estimators
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def self_certainty(old_certainty: PerToken, mask: Mask) -> PerResponse:
@@ -22,6 +22,7 @@ def self_certainty(old_certainty: PerToken, mask: Mask) -> PerResponse:
 
 recipe = grpo.recipe.with_(
     name="intuitor",
+    findings=(Finding("pass@1", "start", "up", "comparable to GRPO on MATH, without labels", "authors' README"),),
     paper=Paper(
         "Learning to Reason without External Rewards",
         arxiv="2505.19590",

@@ -7,7 +7,7 @@ A_i = R_i - b                                               exact on-policy, no 
 from whet import groups
 from whet.fields import Count, Group, PerResponse
 from whet.papers import grpo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def length_weighted(reward: PerResponse, group: Group, length: Count) -> PerResponse:
@@ -22,6 +22,10 @@ def length_weighted(reward: PerResponse, group: Group, length: Count) -> PerResp
 
 recipe = grpo.recipe.with_(
     name="opo",
+    findings=(
+        Finding("kl", "grpo", "down", "less drift at similar reward; no number", "training curves"),
+        Finding("entropy", "grpo", "up", "higher; no number", "training curves"),
+    ),
     paper=Paper(
         "On-Policy RL with Optimal Reward Baseline",
         arxiv="2505.23585",

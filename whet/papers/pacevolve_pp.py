@@ -11,7 +11,7 @@ from torch import Tensor
 from whet import groups, plain
 from whet.fields import Group, PerResponse
 from whet.papers import dapo, pkpo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def phase_adaptive(
@@ -37,6 +37,7 @@ def _z(x: Tensor, group: Group, epsilon: float) -> Tensor:
 
 recipe = dapo.clip_higher.with_(
     name="pacevolve_pp",
+    findings=(Finding("speed", "clip_higher", "up", "faster convergence on three tasks", "abstract, as digested"),),
     paper=Paper(
         "PACEvolve++: Improving Test-time Learning for Evolutionary Search Agents",
         arxiv="2605.07039",

@@ -14,7 +14,7 @@ from torch import Tensor
 from whet import groups, plain
 from whet.fields import Group, Mask, PerResponse, PerToken
 from whet.papers import rloo
-from whet.recipe import Paper, Remembers
+from whet.recipe import Finding, Paper, Remembers
 
 
 def of_the_others(x: PerResponse, group: Group) -> PerResponse:
@@ -84,6 +84,7 @@ def own_states(
 
 recipe = rloo.recipe.with_(
     name="poise",
+    findings=(Finding("pass@1", "dapo", "same", "matches DAPO with less compute", "abstract, as digested"),),
     paper=Paper(
         "Your Language Model is Its Own Critic: "
         "Reinforcement Learning with Value Estimation from Actor's Internal States",

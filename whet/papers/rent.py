@@ -8,7 +8,7 @@ from functools import partial
 from whet import groups
 from whet.fields import Mask, PerResponse, PerToken
 from whet.papers import grpo, kl_estimators
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def minus_mean_entropy(sampled_entropy: PerToken, mask: Mask) -> PerResponse:
@@ -22,6 +22,7 @@ def minus_mean_entropy(sampled_entropy: PerToken, mask: Mask) -> PerResponse:
 
 recipe = grpo.recipe.with_(
     name="rent",
+    findings=(Finding("pass@1", "start", "up", "rises without labels on five benchmarks", "results table"),),
     paper=Paper(
         "Maximizing Confidence Alone Improves Reasoning",
         arxiv="2505.22660",

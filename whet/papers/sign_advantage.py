@@ -5,7 +5,7 @@ A_i = 2 r_i - 1,  r in {0, 1}                               so that E[A âˆ‡log Ï
 
 from whet.fields import Flag, PerResponse
 from whet.papers import dr_grpo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def sign_of_outcome(correct: Flag) -> PerResponse:
@@ -19,6 +19,7 @@ def sign_of_outcome(correct: Flag) -> PerResponse:
 
 recipe = dr_grpo.recipe.with_(
     name="sign_advantage",
+    findings=(Finding("pass@1", "dr_grpo", "up", "73.8 % against 28.4 % on GSM8K, 7 seeds", "abstract, as digested"),),
     paper=Paper(
         "Gradient Starvation in Binary-Reward GRPO: Why Group-Mean Centering Fails and Why the Simplest Fix Works",
         arxiv="2605.07689",

@@ -9,7 +9,7 @@ import torch
 from whet import groups
 from whet.fields import Group, Mask, PerToken
 from whet.papers import grpo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def at_each_position(x: PerToken, mask: Mask, group: Group) -> PerToken:
@@ -46,6 +46,10 @@ def plus_step_advantage(
 
 recipe = grpo.recipe.with_(
     name="spro_msa",
+    findings=(
+        Finding("pass@1", "grpo", "up", "+17.5 % test accuracy", "headline"),
+        Finding("length", "grpo", "down", "about a third shorter", "headline"),
+    ),
     paper=Paper(
         "Self-Guided Process Reward Optimization with Redefined Step-wise Advantage for Process Reinforcement Learning",
         arxiv="2507.01551", date="2025-07-02",

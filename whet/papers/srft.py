@@ -15,7 +15,7 @@ from whet import groups
 from whet.batch import join
 from whet.fields import Flag, Mask, PerResponse, PerToken
 from whet.papers import grpo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def with_demonstrations(
@@ -73,6 +73,7 @@ def imitation_and_exploration(
 
 recipe = grpo.recipe.with_(
     name="srft",
+    findings=(Finding("pass@1", "grpo", "up", "+9.0 over RL alone; 59.5 on average", "results table"),),
     paper=Paper(
         "SRFT: A Single-Stage Method with Supervised and Reinforcement Fine-Tuning for Reasoning",
         arxiv="2506.19767",

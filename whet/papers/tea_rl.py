@@ -13,7 +13,7 @@ import torch
 from whet import groups
 from whet.fields import Mask, PerToken, Selected
 from whet.papers import dapo, kl_estimators, reinforce, rlvr_decomposed
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def above_the_mean(advantage: PerToken, mask: Mask) -> PerToken:
@@ -74,6 +74,7 @@ _paper = Paper(
 )
 recipe = dapo.token_mean.with_(
     name="tea_rl",
+    findings=(Finding("entropy", "token_mean", "up", "the collapse of entropy is prevented; no number", "headline"),),
     paper=_paper,
     new="a bonus for entropy, token by token, where the covariance of advantage and log π is large",
     select=above_the_mean,

@@ -11,7 +11,7 @@ import torch
 from whet import groups
 from whet.fields import Flag, Group, PerResponse
 from whet.papers import dapo, grpo
-from whet.recipe import Paper, Remembers
+from whet.recipe import Finding, Paper, Remembers
 
 
 def near_target_entropy(
@@ -70,6 +70,7 @@ _paper_has = {"paper": _paper, "penalties": (), "shelf": "sampling", "claims": _
 
 recipe = dapo.token_mean.with_(
     name="temperature_adjusted_entropy",
+    findings=(Finding("pass@1", "token_mean", "up", "AIME24 67.6 at T = 0.85, 65.3 at 1.0, 64.6 at 0.6", "ablation"),),
     new="the sampling temperature is chosen by the entropy it gives",
     sample=Remembers(near_target_entropy, start=0.0),
     departs=(
@@ -80,6 +81,7 @@ recipe = dapo.token_mean.with_(
 )
 overlong_filter = dapo.token_mean.with_(
     name="overlong_filter",
+    findings=(Finding("pass@1", "token_mean", "down", "AIME24 71.4 to 70.2 at 32K", "ablation"),),
     new="responses that were cut off leave the loss",
     keep=(ended_by_themselves,),
     departs=(

@@ -13,7 +13,7 @@ from whet import groups
 from whet.batch import Batch, join
 from whet.fields import Flag, Mask, PerToken
 from whet.papers import dapo, ppo
-from whet.recipe import Paper, Remembers
+from whet.recipe import Finding, Paper, Remembers
 
 
 def not_mastered(
@@ -81,6 +81,7 @@ paper = Paper(
 recipe = dapo.token_mean.with_(
     name="ulorl_dmmpt",
     paper=paper,
+    findings=(Finding("pass@1", "token_mean", "up", "AIME25 82.8 against 78.6 without the mask", "ablation"),),
     new="while a right answer's entropy is low, its well-mastered tokens are masked",
     weights=(not_mastered,),
     penalties=(),

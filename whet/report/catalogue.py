@@ -131,12 +131,7 @@ def _recipe(recipe: Recipe, verdict: str) -> list[str]:
 
 def _findings(recipe: Recipe, verdict: str) -> list[str]:
     """What the paper says will happen, with its own figure, and what `whet verify` found."""
-    said = {"up": "higher than", "down": "lower than", "same": "the same as"}
-    lines = [
-        f"- finding: {one.measure} {said[one.direction]} {'at the start' if one.versus == 'start' else one.versus}, "
-        f"on {one.on}; the paper: {one.figure} ({one.where})"
-        for one in recipe.findings
-    ]
+    lines = [f"- finding: {one}" for one in recipe.findings]
     return [*lines, f"- found here: {verdict}"]
 
 

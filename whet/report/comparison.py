@@ -83,7 +83,8 @@ def headline(result: "Result") -> str:
         return f"On {result.task}: one seed, so there are no intervals and nothing can be said about other seeds."
     counts = {v: sum(p["verdict"] == v for p in pairs) for v in ("better", "worse", "tie", "open")}
     lead = f"On {result.task}, {counts['better'] + counts['worse']} of {len(pairs)} pairs differ"
-    lead += f", {counts['tie']} {'is a tie' if counts['tie'] == 1 else 'are ties'}, and {counts['open']} cannot be told yet."
+    ties = "is a tie" if counts["tie"] == 1 else "are ties"
+    lead += f", {counts['tie']} {ties}, and {counts['open']} cannot be told yet."
     best = result.labels[0]
     beats = {p["b"] for p in pairs if p["a"] == best and p["verdict"] == "better"}
     if beats and len(beats) == len(result.labels) - 1:
@@ -108,8 +109,10 @@ def _sections(result: "Result", i: int, specs: dict[str, Any], tasks: int) -> li
     unit, where = meaning(result.measure).unit, f" on {result.task}" if tasks > 1 else ""
     currency = {"tokens": "sampled tokens", "steps": "updates", "seconds": "seconds of training"}[result.currency]
     specs[f"ranking-{i}"] = comparison_charts.ranking(result, unit)
-    body = f'<div class="cards">{page.figure(f"ranking-{i}", result.measure, meaning(result.measure).formula)}</div>'
-    found = [("ranking", f"Ranking{where}", NOTE, body.replace('"cards"', '"cards one"'))]
+    body = (
+        f'<div class="cards whole">{page.figure(f"ranking-{i}", result.measure, meaning(result.measure).formula)}</div>'
+    )
+    found = [("ranking", f"Ranking{where}", NOTE, body)]
     found.append(("verdicts", f"Verdicts{where}", CORRECTED, _verdicts(result, unit)))
     cards = ""
     for name, curves in result.curves.items():
@@ -137,19 +140,12 @@ def _planes(result: "Result", i: int, specs: dict[str, Any], where: str) -> list
     if lost is not None:
         specs[f"forgetting-{i}"] = lost
         cards += page.figure(f"forgetting-{i}", "forgetting against KL", "one dot for each seed (2509.04259)")
-    laws = "".join(
-        f"<tr><td>{page.e(a)}</td><td class='n'>{law['a']:.3g}</td><td class='n'>{law['b']:.3g}</td>"
-        f"<td class='n'>{number(law['ceiling'], 'share')}</td><td class='n'>{law['r2']:.2f}</td></tr>"
-        for a, law in result.law.items()
-        if "a" in law
-    )
-    head = "<thead><tr><th>recipe</th><th class='n'>a</th><th class='n'>b</th><th class='n'>R at H = 0</th><th class='n'>R²</th></tr></thead>"
     body = f'<div class="cards wide">{cards}</div>'
-    body += (
-        f'<details><summary>The fitted laws R = b − a·e^H</summary><div class="scroll"><table>{head}<tbody>{laws}</tbody></table></div></details>'
-        if laws
-        else ""
-    )
+    fits = [(label, law) for label, law in result.law.items() if "a" in law]
+    if fits:
+        rows = [[page.e(label), *(f"{law[name]:.3g}" for name in ("a", "b", "ceiling", "r2"))] for label, law in fits]
+        table = _table(["recipe", "a", "b", "R at H = 0", "R²"], rows, (1, 2, 3, 4))
+        body += f"<details><summary>The fitted laws R = b − a·e^H</summary>{table}</details>"
     return [("planes", f"pass@k, entropy, forgetting{where}", "", body)] if cards else []
 
 
@@ -233,7 +229,7 @@ def _value(value: Any) -> str:
 
 def _lead(both: dict[str, Any]) -> str:
     return (
-        f"Interquartile mean of {page.e(both['measure'])} over the runs on {page.e(', '.join(both['tasks']))}; seeds are "
+        f"Interquartile mean of {page.e(both['measure'])} over runs on {page.e(', '.join(both['tasks']))}; seeds are "
         "drawn anew within each task. The chance is that of one run to beat one run of the other (Agarwal et al. 2021)."
     )
 

@@ -67,7 +67,7 @@ def ranking(result: "Result", unit: str) -> Spec:
     chart = charts._chart()
     layers = [
         chart.transform_filter("datum.kind == 'seed'").mark_tick(thickness=1.5, size=10, color="var(--before)")
-        .encode(x=x, y=y, tooltip=[alt.Tooltip("recipe:N"), alt.Tooltip("seed:Q"), alt.Tooltip("value:Q", format=form)]),
+        .encode(x=x, y=y, tooltip=[tips[0], alt.Tooltip("seed:Q"), tips[1]]),
         chart.transform_filter("datum.kind == 'mean'").mark_rule(strokeWidth=2.4, color="var(--after)")
         .encode(x=alt.X("low:Q"), x2="high:Q", y=y),
         chart.transform_filter("datum.kind == 'mean'").mark_circle(size=80, opacity=1, color="var(--after)")
@@ -82,7 +82,9 @@ def ranking(result: "Result", unit: str) -> Spec:
 def lines(result: "Result", curves: Mapping[str, Sequence[Sequence[float]]], unit: str, title: str) -> Spec:
     """Curves over what was spent, with bands over seeds."""
     labels = [label for label in shown(result) if label in curves]
-    rows = [{"recipe": a, "x": x, "value": v, "low": lo, "high": hi} for a in labels for x, v, lo, hi in curves[a]]
+    rows: list[dict[str, Any]] = [
+        {"recipe": a, "x": x, "value": v, "low": lo, "high": hi} for a in labels for x, v, lo, hi in curves[a]
+    ]
     if unit == "share":  # a t interval does not know that shares end at 0 and 1
         rows = [{**row, "low": max(row["low"], 0.0), "high": min(row["high"], 1.0)} for row in rows]
     return _bands(rows, labels, unit, title, log=False)

@@ -1,0 +1,188 @@
+"""Comparisons from end to end: paired, reused, killed and started again, and refused where they would mislead."""
+
+import inspect
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.compare.conftest import silent
+from whet.compare import maths
+from whet.compare.plan import Budget, Plan, seeds_of
+from whet.compare.result import across, gathered, save
+from whet.compare.work import carry_out
+from whet.refusal import Refused
+from whet.runs.store import Store
+
+COMMAND = [sys.executable, "-c", "from whet.cli import main; main()"]
+
+
+def whet(*words, **more):
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, **more)
+
+
+def test_every_recipe_sees_the_same_problems_in_the_same_order_at_the_same_seed(plan, runs):
+    for one, other in zip(*runs.values(), strict=True):
+        assert one.about["seed"] == other.about["seed"]
+        first, second = ([row["problem"] for row in store.samples(step=1, split="train")] for store in (one, other))
+        assert first == second
+        assert [e.problem for _, e in one.evaluations()] == [e.problem for _, e in other.evaluations()]
+        start = [[e for s, e in store.evaluations() if s == 0] for store in (one, other)]
+        assert start[0] == start[1]
+
+
+def test_what_is_there_is_not_run_again(plan):
+    began = {job.folder: (job.folder / "run.json").stat().st_mtime_ns for job in plan.jobs()}
+    carry_out(replace(plan, seeds=(0, 1)).jobs(), silent())
+    assert {folder: (folder / "run.json").stat().st_mtime_ns for folder in began} == began
+
+
+def test_the_key_knows_settings_budget_and_code_and_ignores_comments(plan, tmp_path, monkeypatch):
+    keys = {plan.job("grpo", "digits", 0).run.name}
+    keys |= {plan.job("grpo@loss.high=0.3", "digits", 0).run.name, plan.job("grpo", "digits", 1).run.name}
+    keys |= {replace(plan, budget=Budget(steps=7)).job("grpo", "digits", 0).run.name}
+    keys |= {replace(plan, settings={"advantage.epsilon": "1e-4"}).job("grpo", "digits", 0).run.name}
+    assert len(keys) == 5
+    file = tmp_path / "paper.py"
+    codes = []
+    for body in ("x = 1\n", "# why\nx  =  1\n", '"""What."""\nx = 1\nrecipe = base.with_(new="a")\n', "x = 2\n"):
+        file.write_text(body)
+        maths.of_file.cache_clear()
+        codes.append(maths.of_file(file))
+    assert codes[0] == codes[1] == codes[2] != codes[3]
+
+
+def test_a_paper_that_a_recipe_imports_is_part_of_its_key():
+    loss = inspect.unwrap(maths.loaded("gspo").loss)
+    files = {path.stem for path in maths._files(loss.__globals__)}
+    assert {"gspo", "grpo", "reinforce"} <= files
+    assert "dapo" not in files
+
+
+def test_a_token_budget_counts_every_response_that_was_drawn(tmp_path):
+    plan = Plan(("dapo",), ("digits",), (0,), Budget.of("tokens=4000"), samples=4, runs=str(tmp_path))
+    carry_out(plan.checked().jobs(), silent())
+    metrics = plan.jobs()[0].store.metrics()
+    spent = metrics["drawn_tokens"][1].cumsum()
+    assert spent[-1] >= 4000 > (spent[-2] if len(spent) > 1 else 0)
+    assert metrics["drawn_tokens"][1].sum() > metrics["sampled_tokens"][1].sum()  # groups without signal are drawn too
+
+
+def test_killed_at_a_random_moment_and_started_again_it_gives_the_same_table(plan, runs, tmp_path):
+    words = ["compare", *plan.arms, "--task", "digits", "--seeds", "3", "--budget", "steps=6", "--samples", "8",
+             "--workers", "2", "--runs", str(tmp_path / "runs"), "--out",
+             str(tmp_path / "out"), "--name", "x"]  # fmt: skip
+    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not list((tmp_path / "runs").glob("*/run.sqlite")):
+        time.sleep(0.05)
+    time.sleep(random.uniform(0, 3))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1.5)
+    done = {f.parent.name for f in (tmp_path / "runs").glob("*/run.json") if json.loads(f.read_text())["ended"]}
+    left = [Store(f.parent) for f in (tmp_path / "runs").glob("*/run.json")]
+    assert all(store.state[0] != "running" for store in left), "a run went on without its comparison"
+    again = whet(*words)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(done)} of 6 runs are there already." in again.stdout or not done
+    table = json.loads((tmp_path / "out/x/comparison.json").read_text())["tasks"][0]
+    whole = json.loads(json.dumps(gathered(runs).values))
+    for name in ("pass@1", "entropy", "kl", "speed"):
+        assert table["values"][name] == whole[name]
+
+
+def test_two_comparisons_at_once_in_one_folder_are_refused(plan):
+    import fcntl
+
+    with open(f"{plan.runs}/.compare.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match="Another comparison makes runs"):
+            carry_out(plan.jobs(), silent())
+
+
+def test_runs_of_different_tasks_bases_or_budgets_are_refused(plan, runs, tmp_path):
+    import shutil
+
+    first = runs["grpo"][0]
+    for change, word in (({"task": "compose"}, "task"), ({"base": "another"}, "base"), ({"steps": 7}, "budget")):
+        folder = tmp_path / word
+        shutil.copytree(first.folder, folder)
+        other = Store(folder)
+        about = other.about
+        if word == "budget":
+            other.tell(run={**about["run"], "steps": 7})
+        else:
+            other.tell(**change)
+        with pytest.raises(Refused, match=f"differ in their {word}"):
+            gathered({"grpo": [first], "other": [other]})
+
+
+def test_one_seed_has_no_interval_and_the_report_says_so(runs):
+    from whet.report.comparison import headline, markdown
+
+    result = gathered({arm: stores[:1] for arm, stores in runs.items()})
+    assert all(one["low"] is None for one in result.means["pass@1"].values())
+    assert "one seed" in headline(result)
+    assert "one seed: no interval" in markdown([result], "x")
+
+
+def test_a_run_that_fails_is_counted_told_and_left_out(plan, tmp_path):
+    bad = replace(plan, arms=("grpo", "grpo@update.lr=1e30"), seeds=(0,), runs=str(tmp_path))
+    carry_out(bad.jobs(), silent())
+    by_arm = {arm: [job.store for job in bad.jobs() if job.arm == arm] for arm in bad.arms}
+    result = gathered(by_arm)
+    assert result.recipes[1]["failed"]
+    assert "grpo@update.lr=1e30" not in result.values["pass@1"]
+
+
+def test_results_can_be_saved_and_two_tasks_have_a_middle(runs, tmp_path):
+    one = gathered(runs)
+    save([one, replace(one, task="again")], tmp_path / "c.json")
+    kept = json.loads((tmp_path / "c.json").read_text())
+    assert set(kept["across"]["middle"]) == set(runs)
+    assert across([one]) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["grpo", "grpoo"], "There is no recipe 'grpoo'"),
+        (["grpo", "grpo"], "named twice"),
+        (["grpo", "rloo", "--seeds", "0"], "no seed at all"),
+        (["grpo", "rloo", "--budget", "tokens=x"], "is no budget"),
+        (["grpo", "rloo", "--measure", "pass@one"], "write pass@1"),
+        (["grpo", "rloo", "--measure", "entropi"], "nearest is 'entropy'"),
+        (["grpo@loss.hihg=1", "rloo"], "has no setting 'loss.hihg'"),
+        (["grpo@loss", "rloo"], "recipe@address=value"),
+        (["grpo", "rloo", "--task", "dgits"], "There is no task 'dgits'"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_sentence_before_anything_runs(tmp_path, words, says):
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+
+    words = ["compare", *words, "--runs", str(tmp_path / "r"), "--out", str(tmp_path / "o")]
+    words += [] if "--task" in words else ["--task", "digits"]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, Refused), done.output
+    assert says in str(done.exception)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_recipe_that_needs_worked_solutions_is_refused_where_the_task_has_none(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": f"{i}", "answer": f"{i}"}) for i in range(10)))
+    with pytest.raises(Refused, match="learns from worked solutions"):
+        Plan(("srft", "grpo"), (str(file),), (0,), runs=str(tmp_path / "r")).checked()
+
+
+def test_seeds_and_settings_are_read_as_they_are_typed():
+    assert seeds_of("10-12") == (10, 11, 12)
+    assert maths.parted("a.py:b@x.y=1") == ("a.py:b", {"x.y": "1"})

@@ -1,0 +1,179 @@
+"""Findings, calibration, doctor, study and the laws: what they say follows from what the runs did."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.compare.conftest import silent
+from tests.report.conftest import synthetic
+from whet import shelf
+from whet.compare import doctor, laws, planted, razor, stats, study, verify
+from whet.compare.measure import meaning, measure
+from whet.compare.plan import Budget
+from whet.recipe import Finding
+from whet.refusal import Refused
+from whet.report.catalogue import verdicts
+
+RECIPES = shelf.every_recipe()
+STATED = [(name, one) for name, recipe in RECIPES.items() for one in recipe.findings]
+
+
+def test_at_least_35_recipes_state_a_finding():
+    assert len({name for name, _ in STATED}) >= 35
+
+
+@pytest.mark.parametrize(("name", "finding"), STATED, ids=[f"{n}-{f.measure}-{f.versus}" for n, f in STATED])
+def test_a_finding_can_be_run_and_names_its_source(name, finding):
+    meaning(finding.measure)
+    assert finding.versus == "start" or finding.versus in RECIPES
+    assert finding.versus != name
+    assert finding.direction in ("up", "down", "same")
+    assert finding.figure
+    assert finding.where
+
+
+def pair(verdict, difference):
+    return stats.Pair("a", "b", 5, difference, 0, 0, 0.95, None, None, None, None, verdict, "")
+
+
+@pytest.mark.parametrize(
+    ("direction", "verdict", "difference", "says"),
+    [
+        ("up", "better", 0.1, "holds"), ("up", "worse", -0.1, "opposite"), ("down", "worse", -0.1, "holds"),
+        ("down", "better", 0.1, "opposite"), ("same", "tie", 0.0, "holds"), ("up", "tie", 0.0, "no difference"),
+        ("same", "better", 0.1, "opposite"), ("up", "open", 0.1, "cannot tell"), ("same", "open", 0.0, "cannot tell"),
+    ],
+)  # fmt: skip
+def test_an_answer_follows_from_interval_and_direction(direction, verdict, difference, says):
+    assert verify._verdict(pair(verdict, difference), direction) == says
+
+
+def test_a_finding_is_answered_stored_and_read_by_the_catalogue(plan, tmp_path):
+    for finding in (
+        Finding("speed", "w_reinforce", "up", "none", "here"),
+        Finding("correct", "start", "up", "none", "here"),
+    ):
+        case = verify.Case("grpo", finding, "digits")
+        jobs = verify._plan(case, plan.seeds, plan.budget, plan.samples, plan.runs).jobs()
+        assert all(job.store for job in jobs)  # the runs of the comparison are used again
+        (one,) = verify.verify([case], plan.seeds, plan.budget, plan.samples, None, plan.runs, silent())
+        assert one["verdict"] in verify.ANSWERS
+        assert len(one["values"]["grpo"]) == len(one["values"][finding.versus]) == 3
+        verify.save(one, tmp_path)
+        assert one["words"] in verify.sentence(one)
+    assert len(list(tmp_path.glob("finding-grpo-*.json"))) == 2
+    said = verdicts(tmp_path)["grpo"]
+    assert "speed, digits: " in said
+    assert one["verdict"] in said
+
+
+def test_a_recipe_without_findings_is_refused_with_those_that_have_some():
+    with pytest.raises(Refused, match=r"states no finding.*clip_cov"):
+        verify.wanted("reinforce", "")
+    with pytest.raises(Refused, match="one of the two"):
+        verify.wanted("", "")
+    assert {case.recipe for case in verify.wanted("", "objective")} >= {"clip_cov", "opo"}
+
+
+def test_calibration_counts_alarms_and_finds(tmp_path):
+    told = planted.study("grpo", "digits", 0.1, 2, 2, Budget(steps=3), "speed", None, 4, str(tmp_path), silent())
+    for counts in told["counts"].values():
+        assert sum(counts.values()) == 2
+    said = planted.sentence(told)
+    assert "false alarms (stated level 5%" in said
+    planted.save(told, tmp_path / "c.json")
+    assert json.loads((tmp_path / "c.json").read_text())["factor"] == 0.1
+
+
+# --- doctor --------------------------------------------------------------------------------------------------
+
+
+def troubled(tmp_path, **courses):
+    """A run of 20 updates in which some metrics go from one number to another."""
+    store = synthetic(tmp_path / "run", steps=20, evaluations=2, kept=0)
+    for step in range(1, 21):
+        store.log(step, {name: a + (b - a) * (step - 1) / 19 for name, (a, b) in courses.items()})
+    return {one.name: one for one in doctor.troubles(store)}
+
+
+@pytest.mark.parametrize(
+    ("courses", "name", "number"),
+    [
+        ({"entropy": (1.0, 0.01)}, "entropy collapse", "0.088"),
+        ({"entropy": (0.5, 3.0)}, "entropy explosion", "2.803"),
+        ({"silent_groups": (0.2, 0.9)}, "no signal", "84%"), ({"length": (5.0, 20.0)}, "length drift", "18"),
+        ({"finished": (1.0, 0.5)}, "cut off", "46%"), ({"ratio_max": (1.0, 50.0)}, "ratio tails", "50"),
+        ({"effective_samples": (1.0, 0.2)}, "ratio tails", "26%"), ({"unknown": (0.0, 0.1)}, "reward unknown", "9.2%"),
+        ({"correct": (0.3, 0.3)}, "no progress", "30.0%"),
+        ({"sampler_gap": (0.0, 0.5)}, "sampler and learner differ", "0.5"),
+        ({"half_agreement": (0.01, 0.01)}, "noisy gradient", "0.010"),
+    ],
+)  # fmt: skip
+def test_the_doctor_names_what_goes_wrong_with_the_number(tmp_path, courses, name, number):
+    found = troubled(tmp_path, **courses)
+    assert name in found
+    assert number in found[name].sentence
+    assert all(recipe in RECIPES for recipe in found[name].meant)
+
+
+def test_the_doctor_finds_nothing_in_a_run_that_is_well(tmp_path):
+    steady = {"entropy": (0.9, 0.6), "silent_groups": (0.3, 0.2), "correct": (0.2, 0.8), "reward": (0.2, 0.8)}
+    found = troubled(tmp_path, **steady, grad_norm=(0.5, 0.5))
+    assert set(found) <= {"forgetting", "narrowing"}  # the synthetic run forgets, and says so
+    assert "forgetting" in found
+
+
+# --- study ---------------------------------------------------------------------------------------------------
+
+
+def test_a_study_sweeps_every_recipe_alike_on_seeds_of_its_own(plan, tmp_path):
+    small = replace(plan, seeds=(0,), budget=Budget(steps=4), runs=str(tmp_path))
+    chosen = study.sweep(small, [1e-5, 1e-2], (100,), "speed", silent())
+    assert [study.named_in(arm) for arm in chosen.plans[0].arms] == ["grpo", "w_reinforce"]
+    assert len(chosen.tried) == 4
+    study.write_sweep(chosen, tmp_path / "sweep.json")
+    assert (tmp_path / "sweep.md").read_text().count(" *") == 2
+    assert chosen.plans[0].arms[0] == "grpo@update.lr=0.01"
+    with pytest.raises(Refused, match="are among those of the comparison"):
+        study.sweep(small, [1e-2], (0,), "speed", silent())
+
+
+def test_a_list_of_recipes_is_a_text_file(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("grpo  # the first\n\nrloo\ngrpo\n")
+    assert study.named([str(file), "opo"]) == ["grpo", "rloo", "opo"]
+    with pytest.raises(Refused, match="There is no file"):
+        study.named(["none.txt"])
+
+
+# --- measures and laws -----------------------------------------------------------------------------------------
+
+
+def test_measures_are_what_their_formula_says(tmp_path):
+    store = synthetic(tmp_path / "run", steps=10, evaluations=2, kept=0)
+    rows = [e for step, e in store.evaluations() if step == 10 and e.split == "test"]
+    assert measure(store, "pass@1") == pytest.approx(sum(e.right / e.tries for e in rows) / len(rows))
+    assert measure(store, "solvable") == pytest.approx(sum(e.right > 0 for e in rows) / len(rows))
+    start, end = (measure(store, "pass@1:reverse", start=begun) for begun in (True, False))
+    assert measure(store, "forgetting") == pytest.approx(start - end)
+    correct = store.metrics()["correct"][1]
+    assert measure(store, "speed") == pytest.approx(correct.mean())
+    assert measure(store, "correct") == pytest.approx(correct[-2:].mean())
+    with pytest.raises(Refused, match="needs 128 responses"):
+        measure(store, "pass@128")
+
+
+def test_the_law_is_not_fitted_where_entropy_does_not_move():
+    assert laws.fit([[0.5, 0.1], [0.5, 0.2], [0.5, 0.3]]) is None
+
+
+def test_forgetting_follows_the_kl_on_the_parity_toy():
+    """At equal accuracy on the new task RL forgets less than imitation, and one curve fits all arms."""
+    ends = [razor.tuned(arm, rate, seed=0) for arm in razor.ARMS for rate in (0.03, 0.1)]
+    by_arm = {(end.arm, end.rate): end for end in ends}
+    assert by_arm["rl", 0.1].new > 0.98
+    assert by_arm["sft1", 0.03].new > 0.98
+    assert by_arm["rl", 0.1].lost < by_arm["sft1", 0.03].lost - 0.05
+    assert by_arm["oracle", 0.1].kl < by_arm["rl", 0.1].kl < by_arm["sft1", 0.03].kl
+    assert razor.explained(ends) > 0.8
