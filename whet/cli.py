@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from whet import commands
 from whet.refusal import Refused
 
 app = typer.Typer(
@@ -199,6 +201,9 @@ def base(
     out.print(f"base: [bold]{folder}[/]")
 
 
+commands.add(app)
+
+
 # --- reading what was typed ------------------------------------------------------------------------------
 
 
@@ -241,5 +246,5 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except Refused as error:
-        Console(stderr=True, highlight=False).print(f"[red]whet:[/] {error}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[red]whet:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)

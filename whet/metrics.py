@@ -38,6 +38,10 @@ METRICS: dict[str, Metric] = {
     "sampler_gap": Metric("nats", "kept tokens", "largest |logp - sampled_logp| at the first pass", -1),
     "grad_norm": Metric("1", "the update", "norm of the gradient before clipping"),
     "kl": Metric("nats per token", "tokens of a sample of responses", "mean k3 of π to the start: e^-x - 1 + x"),
+    "judge_requests": Metric("requests", "the step", "questions that a judge's endpoint answered"),
+    "judge_cached": Metric("requests", "the step", "questions that were answered before"),
+    "judge_tokens": Metric("tokens", "the step", "tokens of those requests, in and out", -1),
+    "judge_dollars": Metric("dollars", "the step", "Σ tokens × the price that judge.toml names", -1),
     "seconds": Metric("s", "the step", "wall time"),
     "tokens_per_second": Metric("tokens/s", "the step", "sampled_tokens / seconds", 1),
 }

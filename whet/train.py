@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -137,7 +138,7 @@ class Trainer:
         self.spent += seconds
         self.unknown.append((sum(batch.unknown.values()), batch.drawn))
         self.reasons.update(batch.unknown)
-        told = {**batch.told, "seconds": seconds}
+        told = {**batch.told, **getattr(self.task, "spent", dict)(), "seconds": seconds}
         if len(batch):
             told["tokens_per_second"] = told["sampled_tokens"] / seconds
             if self.state.step % KL_EVERY == 1:
@@ -195,14 +196,19 @@ class Trainer:
         checkpoints.write(self.store.folder, self.engine, self.state, self.spent)
 
 
-def start_run(run: Run, view: View | None = None) -> Store:
-    """A new run, from the arguments to the report's data. Refused in one sentence where it cannot begin."""
+def start_run(run: Run, view: View | None = None, recipe_value: Recipe | None = None, task_value: Any = None) -> Store:
+    """A new run, from the arguments to the report's data. Refused in one sentence where it cannot begin.
+
+    A recipe or a task that was made in Python is used as it is.
+    """
+    from whet.trackers import tracked
+
     run = replace(run, steps=DEFAULT_STEPS) if run.steps is None and run.budget is None else run
-    recipe = with_settings(shelf.load(run.recipe), run.settings)
-    task, engine, run = _prepared(run)
-    folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(run.task).stem, run.seed)
+    recipe = with_settings(recipe_value or shelf.load(run.recipe), run.settings)
+    task, engine, run = _prepared(run, task_value)
+    folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(task.name).stem, run.seed)
     store = Store.create(folder, about(run, recipe, task, engine))
-    return _carried_through(Trainer(run, recipe, task, engine, store, view or View()))
+    return _carried_through(Trainer(run, recipe, task, engine, store, tracked(view or View(), run.track)))
 
 
 def resume_run(
@@ -211,14 +217,18 @@ def resume_run(
     view: View | None = None,
     steps: int | None = None,
     budget: float | None = None,
+    recipe_value: Recipe | None = None,
+    task_value: Any = None,
 ) -> Store:
     """A run that was stopped, from its last checkpoint on; more steps or time where they are given."""
+    from whet.trackers import tracked
+
     store = find(name, out)
     run = run_from(store)
     run = replace(run, steps=steps or run.steps, budget=budget or run.budget)
-    recipe = with_settings(shelf.load(run.recipe), run.settings)
-    task, engine, run = _prepared(run)
-    trainer = Trainer(run, recipe, task, engine, store, view or View())
+    recipe = with_settings(recipe_value or shelf.load(run.recipe), run.settings)
+    task, engine, run = _prepared(run, task_value)
+    trainer = Trainer(run, recipe, task, engine, store, tracked(view or View(), run.track))
     trainer.state, trainer.spent = checkpoints.read(store.folder, engine, recipe)
     store.rewind(trainer.state.step)
     store.tell(run=asdict(run), steps=run.steps)
@@ -226,13 +236,13 @@ def resume_run(
     return _carried_through(trainer)
 
 
-def _prepared(run: Run) -> tuple[Any, Any, Run]:
+def _prepared(run: Run, task_value: Any = None) -> tuple[Any, Any, Run]:
     """The task and the engine of a run; without a model it is the shipped base, or for `digits` a fresh one."""
     from whet.engines.local import LocalEngine
     from whet.tasks.shelf import make
 
     torch.manual_seed(run.seed)
-    task = make(run.task, **run.options)
+    task = make(run.task, **run.options) if task_value is None else task_value
     if not run.model and run.task == "digits":
         from whet.models import tiny
 
@@ -274,6 +284,7 @@ def about(run: Run, recipe: Recipe, task: Any, engine: Any) -> dict[str, Any]:
         "seed": run.seed,
         "steps": run.steps,
         "focus": task.focus,
+        "notices": list(getattr(task, "notices", ())),
         "elsewhere": list(task.elsewhere),
         "settings": [{**row, "value": engine.lr} if row["address"] == "update.lr" and row["value"] is None else row
                      for row in describe.settings_table(recipe)],
@@ -313,3 +324,15 @@ def resolved(model: str, task: str, out: str) -> tuple[str, str]:
         return model, task or "compose"
     store = find(model, out)
     return str(checkpoints.newest(store.folder)), task or store.about["run"]["task"]
+
+
+class _Callable(ModuleType):
+    """`whet.train(...)` trains, and `whet.train` stays the module: a user writes the first, the code the second."""
+
+    def __call__(self, *values: Any, **named: Any) -> Any:
+        from whet.api import train
+
+        return train(*values, **named)
+
+
+sys.modules[__name__].__class__ = _Callable
