@@ -1,6 +1,6 @@
 """The trackers that people have, as views of a run: TensorBoard, Weights & Biases, trackio. None needs a network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from whet.evaluate import by_split, pass_at
@@ -13,35 +13,22 @@ NAMES = ("tensorboard", "wandb", "trackio")
 
 
 class Together(View):
-    """Several views of one run."""
+    """Several views of one run: whatever is told to this one is told to each of them, in order."""
 
     def __init__(self, views: Sequence[View]) -> None:
         self.views = list(views)
 
-    def starts(self, store: Store, recipe: Recipe, run: Run) -> None:
-        """The run exists; nothing has been sampled."""
-        for view in self.views:
-            view.starts(store, recipe, run)
 
-    def evaluating(self, share: float) -> None:
-        """An evaluation has come this far, 0 to 1."""
+def _to_each(name: str) -> Callable[..., None]:
+    def tell(self: Together, *said: Any) -> None:
         for view in self.views:
-            view.evaluating(share)
+            getattr(view, name)(*said)
 
-    def evaluated(self, step: int, rows: list[Evaluated]) -> None:
-        """An evaluation is complete."""
-        for view in self.views:
-            view.evaluated(step, rows)
+    return tell
 
-    def stepped(self, step: int, told: dict[str, float], progress: float) -> None:
-        """An update was made."""
-        for view in self.views:
-            view.stepped(step, told, progress)
 
-    def ends(self, store: Store, sentence: str) -> None:
-        """The run is over, and its report can be written."""
-        for view in self.views:
-            view.ends(store, sentence)
+for _name in [name for name in vars(View) if not name.startswith("_")]:
+    setattr(Together, _name, _to_each(_name))
 
 
 class Tracker(View):

@@ -182,14 +182,15 @@ class Trainer:
 
         model = Path(self.run.model)
         start = self.state.step == 0 and not quick and bool(self.run.model)
-        rows = evaluate.remembered_start(model, self.task, samples, make) if start else make()
+        rows = evaluate.remembered_start(model, self.task, samples, make, _asked(self.run)) if start else make()
         self.store.evaluated(self.state.step, rows)
         self.view.evaluated(self.state.step, rows)
 
     def keep(self, split: str, batch: Batch) -> None:
         """Some responses with the numbers of their tokens, for reading."""
         seen: dict[str, Any] = {name: batch[name] for name in ("logp", "push") if name in batch.fields}
-        self.store.rollouts(self.state.step, batch, self.engine.pieces(batch), seen, split)
+        asked = self.engine.as_asked(batch)
+        self.store.rollouts(self.state.step, asked, self.engine.pieces(batch), seen, split)
 
     def checkpoint(self) -> None:
         """The policy as a Hugging Face directory, and what is needed to go on from it."""
@@ -269,6 +270,13 @@ def _carried_through(trainer: Trainer) -> Store:
     finally:
         trainer.view.ends(store, store.state[1])
     return store
+
+
+def _asked(run: Run) -> str:
+    """How a run asks and judges, for telling its start from another's: the chat, the options, the judge's own file."""
+    judge = Path(str(run.options.get("judge", "")).rpartition(":")[0] or run.options.get("judge", ""))
+    text = judge.read_text(encoding="utf-8", errors="replace") if judge.is_file() else ""
+    return f"{run.setup.asked_only()} {sorted(run.options.items())} {text}"
 
 
 def about(run: Run, recipe: Recipe, task: Any, engine: Any) -> dict[str, Any]:
