@@ -17,6 +17,7 @@ from whet import checkpoints, guards, selfcheck, shelf
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import grpo
+from whet.prepare import Run
 from whet.recipe import Remembers, with_settings
 from whet.refusal import NotFinite, Refused
 from whet.runs import store as stores
@@ -24,7 +25,8 @@ from whet.runs.store import Store
 from whet.step import State, step
 from whet.tasks import Verdict
 from whet.tasks.digits import Digits
-from whet.train import Run, Trainer, View, resume_run, start_run
+from whet.train import Trainer, resume_run, start_run
+from whet.view import View
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from whet import commands
 from whet.refusal import Refused
 
 app = typer.Typer(
@@ -154,7 +156,7 @@ def check(
     Settings of the recipe and options of the task can follow, as for [bold]whet train[/].
     """
     from whet.live import checked
-    from whet.train import Run
+    from whet.prepare import Run
 
     typed = settings_of(context.args)
     options = _task_options(typed, judge, max_tokens)
@@ -263,6 +265,9 @@ def _more() -> None:
 _more()
 
 
+commands.add(app)
+
+
 # --- reading what was typed ------------------------------------------------------------------------------
 
 
@@ -305,5 +310,5 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except Refused as error:
-        Console(stderr=True, highlight=False).print(f"[red]whet:[/] {error}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[red]whet:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)

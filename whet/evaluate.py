@@ -85,9 +85,14 @@ def by_split(rows: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
 # --- the start of a run ----------------------------------------------------------------------------------
 
 
-def remembered_start(model: Path, task: Any, samples: int, make: Callable[[], list[Evaluated]]) -> list[Evaluated]:
-    """The evaluation of an untrained model, from the user's cache where the very same one was made before."""
-    cache = _cache(model, task, samples)
+def remembered_start(
+    model: Path, task: Any, samples: int, make: Callable[[], list[Evaluated]], how: str = ""
+) -> list[Evaluated]:
+    """The evaluation of an untrained model, from the user's cache where the very same one was made before.
+
+    `how` tells apart what files and problems do not: how the model is asked, and who judges.
+    """
+    cache = _cache(model, task, samples, how)
     try:
         return [Evaluated(**row) for row in json.loads(cache.read_text())]
     except (OSError, ValueError, TypeError):
@@ -102,8 +107,8 @@ def remembered_start(model: Path, task: Any, samples: int, make: Callable[[], li
     return rows
 
 
-def _cache(model: Path, task: Any, samples: int) -> Path:
-    digest = hashlib.sha256(f"{EVAL_SEED} {samples} {task.name} {task.max_tokens}".encode())
+def _cache(model: Path, task: Any, samples: int, how: str) -> Path:
+    digest = hashlib.sha256(f"{EVAL_SEED} {samples} {task.name} {task.max_tokens} {how}".encode())
     for rows in task.evaluation().values():
         digest.update(json.dumps([[row.id, row.prompt, row.answer] for row in rows]).encode())
     here = Path(__file__).parent

@@ -53,6 +53,7 @@ def about(run: Any, recipe: Recipe, task: Any, engine: Any) -> dict[str, Any]:
         "seed": run.seed,
         "steps": run.steps,
         "focus": task.focus,
+        "notices": list(getattr(task, "notices", ())),
         "elsewhere": [*task.elsewhere, *(split for other in others for split in other.evaluation())],
         "settings": [{**row, "value": engine.lr} if row["address"] == "update.lr" and row["value"] is None else row
                      for row in describe.settings_table(recipe)],

@@ -17,7 +17,7 @@ from whet.prepare import Run
 from whet.recipe import Recipe
 from whet.report.facts import by_reason
 from whet.runs.store import Evaluated, Store
-from whet.train import View
+from whet.view import View
 
 SHOWN = (
     "reward", "correct", "entropy", "kl", "length", "clip_fraction", "silent_groups", "unknown", "grad_norm",
@@ -64,6 +64,8 @@ class LiveView(View):
         bounds = [f"{run.steps} updates" if run.steps else "", f"{run.budget:.0f} s" if run.budget else ""]
         self.out.print(f"[bold]{recipe.name}[/] on {run.task}: {recipe.new}")
         self.out.print(f"[dim]{store.folder} · seed {run.seed} · {' or '.join(b for b in bounds if b)}[/]")
+        for notice in store.about.get("notices", ()):
+            self.out.print(f"[yellow]note:[/] {notice}")
         if self.out.is_terminal:
             self.live = Live(self, console=self.out, refresh_per_second=4)
             self.live.start()

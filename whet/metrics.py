@@ -58,6 +58,10 @@ METRICS: dict[str, Metric] = {
     "peak_memory": Metric("MiB", "the process", "largest memory so far: of the GPU where the model is on one"),
     "not_taken": Metric("steps", "the step", "1 where a number was not finite, so that no step was taken", -1),
     "spikes": Metric("optimiser steps", "the update", "left out because the gradient norm was a spike", -1),
+    "judge_requests": Metric("requests", "the step", "questions that a judge's endpoint answered"),
+    "judge_cached": Metric("requests", "the step", "questions that were answered before"),
+    "judge_tokens": Metric("tokens", "the step", "tokens of those requests, in and out", -1),
+    "judge_dollars": Metric("dollars", "the step", "Σ tokens × the price that judge.toml names", -1),
     "seconds": Metric("s", "the step", "wall time"),
     "tokens_per_second": Metric("tokens/s", "the step", "sampled_tokens / seconds", 1),
 }

@@ -47,11 +47,11 @@ class Run:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def parts_of(run: Run) -> tuple[Recipe, Guard, Choice]:
-    """What the settings of a run are of: its recipe, what watches it, and what draws its responses."""
+def parts_of(run: Run, recipe: Recipe | None = None) -> tuple[Recipe, Guard, Choice]:
+    """What the settings of a run are of: its recipe, or the one that is given; its guard; what draws its responses."""
     guard, typed = Guard.of(run.settings)
     choice, typed = Choice.of(typed)
-    return with_settings(shelf.load(run.recipe), typed), guard, choice
+    return with_settings(recipe or shelf.load(run.recipe), typed), guard, choice
 
 
 def seed_everything(seed: int) -> None:
@@ -61,14 +61,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def prepared(run: Run) -> tuple[Any, Any, Run]:
-    """The task and the engine of a run; without a model it is the shipped base, or for `digits` a fresh one."""
+def prepared(run: Run, task: Any = None) -> tuple[Any, Any, Run]:
+    """The task, unless it is given, and the engine; without a model the shipped base, or for `digits` a fresh one."""
     from whet.engines.local import LocalEngine
     from whet.tasks.shelf import make
 
     seed_everything(run.seed)
-    _, _, choice = parts_of(run)
-    task = make(run.task, **run.options)
+    choice, _ = Choice.of(Guard.of(run.settings)[1])
+    task = make(run.task, **run.options) if task is None else task
     if not run.model and run.task == "digits":
         from whet.models import tiny
 
@@ -76,6 +76,13 @@ def prepared(run: Run) -> tuple[Any, Any, Run]:
         return task, choice.applied(LocalEngine(model, tokenizer, lr=MICRO_LR)), run
     run = replace(run, model=run.model or str(BASE))
     return task, choice.applied(LocalEngine.load(run.model, run.setup.device, setup=run.setup)), run
+
+
+def asked(run: Run) -> str:
+    """How a run asks and judges, for telling its start from another's: the chat, the options, the judge's own file."""
+    judge = Path(str(run.options.get("judge", "")).rpartition(":")[0] or run.options.get("judge", ""))
+    text = judge.read_text(encoding="utf-8", errors="replace") if judge.is_file() else ""
+    return f"{run.setup.asked_only()} {sorted(run.options.items())} {text}"
 
 
 def run_from(store: Store) -> Run:

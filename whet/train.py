@@ -1,6 +1,7 @@
 """The loop around `step`: evaluate, train, keep checkpoints, stop on time, leave a run that can be looked at."""
 
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,42 +17,19 @@ import torch
 from whet import checkpoints, closely, evaluate, guards, identity, selfcheck
 from whet.batch import Batch
 from whet.draw import generator
-from whet.prepare import DEFAULT_STEPS, Run, parts_of, prepared, run_from
+from whet.prepare import DEFAULT_STEPS, Run, asked, parts_of, prepared, run_from
 from whet.recipe import Recipe, Refused, needs, settings
 from whet.refusal import NotFinite
 from whet.runs.files import alone, guarded, slug
 from whet.runs.store import Evaluated, Store, find, fresh
 from whet.step import State, step
 from whet.tasks.shelf import others_taught
+from whet.trackers import tracked
+from whet.view import View
 
 UNKNOWN_BOUND = 0.05  # ours: beyond this share of unknown rewards over WINDOW steps the run stops
 WINDOW = 10
 KL_EVERY, KEEP_EVERY, WATCH = 5, 10, 2  # updates; ours: looking closely costs time
-
-
-class View:
-    """Where a run shows itself; this one shows nothing."""
-
-    def starts(self, store: Store, recipe: Recipe, run: Run) -> None:
-        """The run exists; nothing has been sampled."""
-
-    def evaluating(self, share: float) -> None:
-        """An evaluation has come this far, 0 to 1."""
-
-    def evaluated(self, step: int, rows: list[Evaluated]) -> None:
-        """An evaluation is complete."""
-
-    def stepped(self, step: int, told: dict[str, float], progress: float) -> None:
-        """An update was made."""
-
-    def unknown(self, reasons: Mapping[str, int]) -> None:
-        """Some responses could not be judged: how many of the whole run, by reason."""
-
-    def says(self, sentence: str) -> None:
-        """Something that a reader of the run should know."""
-
-    def ends(self, store: Store, sentence: str) -> None:
-        """The run is over, and its report can be written."""
 
 
 @contextmanager
@@ -129,7 +108,12 @@ class Trainer:
             self.store.tell(unknown=dict(self.ledger.reasons))
             self.view.unknown(self.ledger.reasons)
         self.ledger.tokens += batch.told["drawn_tokens"]
-        told = {**batch.told, "seconds": seconds, "peak_memory": closely.peak_memory(self.engine)}
+        told = {
+            **batch.told,
+            **getattr(self.task, "spent", dict)(),
+            "seconds": seconds,
+            "peak_memory": closely.peak_memory(self.engine),
+        }
         if self.guard.spike:
             told["spikes"] = float(watch.spikes)
         if len(batch):
@@ -196,9 +180,9 @@ class Trainer:
         """
         splits = [self.task.focus] if quick else None
         samples = min(8, self.run.eval_samples) if quick else self.run.eval_samples
-        asked = [self.task] if quick else [self.task, *self.taught]
+        tasks = [self.task] if quick else [self.task, *self.taught]
         start = self.state.step == 0 and not quick and bool(self.run.model)
-        if self.has_evaluated(samples, splits or [split for task in asked for split in task.evaluation()]):
+        if self.has_evaluated(samples, splits or [split for task in tasks for split in task.evaluation()]):
             return  # before the run was stopped here
         self.store.forget_evaluation(self.state.step)
         start = start and self.choice.engine == "local"
@@ -207,10 +191,11 @@ class Trainer:
         def keep(split: str, batch: Batch) -> None:
             self.keep(split, batch.rows(range(0, len(batch), samples)))
 
+        how = asked(self.run)
         rows: list[Evaluated] = []
-        for task in asked:
+        for task in tasks:
             make = partial(evaluate.evaluate, self.engine, task, samples, splits, self.view.evaluating, keep)
-            rows += evaluate.remembered_start(Path(self.run.model), task, samples, make) if start else make()
+            rows += evaluate.remembered_start(Path(self.run.model), task, samples, make, how) if start else make()
         self.store.evaluated(self.state.step, rows)
         self.know_scores()
         self.view.evaluated(self.state.step, rows)
@@ -237,7 +222,8 @@ class Trainer:
     def keep(self, split: str, batch: Batch) -> None:
         """Some responses with the numbers of their tokens, for reading."""
         seen: dict[str, Any] = {name: batch[name] for name in ("logp", "push") if name in batch.fields}
-        self.store.rollouts(self.state.step, batch, self.engine.pieces(batch), seen, split)
+        asked = self.engine.as_asked(batch)
+        self.store.rollouts(self.state.step, asked, self.engine.pieces(batch), seen, split)
 
     def checkpoint(self) -> None:
         """The policy as a Hugging Face directory, and what is needed to go on from it."""
@@ -255,22 +241,25 @@ class Trainer:
         return f"{trouble} {on}." if trouble else f"Stopped by Ctrl-C. {on}."
 
 
-def start_run(run: Run, view: View | None = None) -> Store:
-    """A new run, from the arguments to the report's data. Refused in one sentence where it cannot begin."""
+def start_run(run: Run, view: View | None = None, recipe_value: Recipe | None = None, task_value: Any = None) -> Store:
+    """A new run, from the arguments to the report's data. Refused in one sentence where it cannot begin.
+
+    A recipe or a task that was made in Python is used as it is.
+    """
     run = replace(run, steps=DEFAULT_STEPS) if not (run.steps or run.budget or run.tokens) else run
     if run.name and slug(run.name) != run.name:
         raise Refused(f"A run cannot be named {run.name!r}: use letters, digits and + _ . - only.")
-    recipe, guard, _ = parts_of(run)
-    task, engine, run = prepared(run)
+    recipe, guard, _ = parts_of(run, recipe_value)
+    task, engine, run = prepared(run, task_value)
     if guard.check:
         selfcheck.require(engine, task, recipe, run.seed)
-    folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(run.task).stem, run.seed)
+    folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(task.name).stem, run.seed)
     Store.free(folder)
     with guarded("create", folder):
         folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         store = Store.create(folder, identity.about(run, recipe, task, engine))
-        return _carried_through(Trainer(run, recipe, task, engine, store, view or View()))
+        return _carried_through(Trainer(run, recipe, task, engine, store, tracked(view or View(), run.track)))
 
 
 def resume_run(
@@ -280,6 +269,8 @@ def resume_run(
     steps: int | None = None,
     budget: float | None = None,
     typed: Mapping[str, str] | None = None,
+    recipe_value: Recipe | None = None,
+    task_value: Any = None,
 ) -> Store:
     """A run that was stopped, from its last whole checkpoint on, or from its beginning where it has none.
 
@@ -291,9 +282,9 @@ def resume_run(
         before = run_from(store)
         run = replace(before, steps=steps or before.steps, budget=budget or before.budget)
         run = replace(run, settings={**run.settings, **(typed or {})})
-        recipe, was = parts_of(run)[0], parts_of(before)[0]
-        task, engine, run = prepared(run)
-        trainer = Trainer(run, recipe, task, engine, store, view or View())
+        recipe, was = parts_of(run, recipe_value)[0], parts_of(before, recipe_value)[0]
+        task, engine, run = prepared(run, task_value)
+        trainer = Trainer(run, recipe, task, engine, store, tracked(view or View(), run.track))
         made_from = identity.made_from(run, recipe, task, engine)
         told = identity.compared(store.about.get("made_from", {}), made_from)
         old, new = settings(was), settings(recipe)
@@ -337,3 +328,15 @@ def _carried_through(trainer: Trainer) -> Store:
     finally:
         trainer.view.ends(store, store.state[1])
     return store
+
+
+class _Callable(ModuleType):
+    """`whet.train(...)` trains, and `whet.train` stays the module: a user writes the first, the code the second."""
+
+    def __call__(self, *values: Any, **named: Any) -> Any:
+        from whet.api import train
+
+        return train(*values, **named)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -9,10 +9,10 @@ from whet.draw import generator
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import reinforce, rlvr_decomposed, tea_rl
+from whet.prepare import MICRO_LR
 from whet.step import State, step
 from whet.tasks import Problem, Verdict
 from whet.tasks.digits import Digits
-from whet.train import MICRO_LR
 
 TASK = Digits()
 POOL = [TASK.train()[i] for i in torch.randperm(len(TASK.train()), generator=generator(0)).tolist()]

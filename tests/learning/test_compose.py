@@ -7,10 +7,10 @@ import torch
 
 from tests.learning.base import RECIPES
 from whet.engines.local import LocalEngine
+from whet.prepare import BASE
 from whet.recipe import settings, with_settings
 from whet.step import State, step
 from whet.tasks.shelf import make
-from whet.train import BASE
 
 STEPS = 30
 SMALL = {"choose.prompts": 4, "sample.responses": 8}

@@ -215,6 +215,15 @@ class LocalEngine:
         alone = dict(zip(ids, self.tokenizer.batch_decode([[i] for i in ids]), strict=True))
         return [[alone[i] for i in row] for row in rows]
 
+    def as_asked(self, batch: Batch) -> Batch:
+        """For showing: prompts as the model saw them, with the special tokens of its chat; plain ones as they are."""
+        if not self.tokenizer.chat_template:
+            return batch
+        distinct = list(dict.fromkeys(batch.prompts))
+        texts = dict(zip(distinct, self.tokenizer.batch_decode(distinct), strict=True))
+        problems = (replace(p, prompt=texts[ids]) for p, ids in zip(batch.problems, batch.prompts, strict=True))
+        return replace(batch, problems=tuple(problems))
+
     # --- scoring -----------------------------------------------------------------------------------------
 
     def score(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Responses in Parquet: one row for each response, one list entry for each of its tokens, end token included.
 
-    step, split, problem, level, prompt, answer, text
+    step, split, problem, level, answer, text
+    prompt                 as the model saw it, with the special tokens of its chat
     score, reward          what the judge gave, and what the recipe made of it
     correct, finished, length
     pieces                 the text of each token

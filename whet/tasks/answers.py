@@ -1,37 +1,10 @@
-"""Judges of answers that have more than one right spelling. They run in the judges' worker processes."""
+"""Answers that have more than one right spelling: boxes, and letters of a multiple choice."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def same_value(final: str, answer: Any) -> float | None:
-    """1 where math-verify finds the answer's value in the response; unknown where it cannot read the answer itself.
-
-    The time-out is the judge pool's, since math-verify's own one needs the main thread.
-    """
-    verify, parse = _math_verify()
-    gold = parse(_as_latex(str(answer)))
-    if not gold:
-        return None
-    return float(verify(gold, parse(final)))
-
-
-def _math_verify() -> tuple[Any, Any]:
-    import logging
-    from functools import partial
-
-    import math_verify
-
-    for name in ("math_verify.grader", "math_verify.parser", "math_verify.utils"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # it warns that its time-out is off
-    return partial(math_verify.verify, timeout_seconds=None), partial(math_verify.parse, parsing_timeout=None)
-
-
-def _as_latex(answer: str) -> str:
-    return answer if "$" in answer or "\\boxed" in answer else f"${answer.strip()}$"
 
 
 def boxed(text: str) -> str | None:
@@ -49,9 +22,6 @@ def boxed(text: str) -> str | None:
         if not depth:
             return text[begin:place]
     return None
-
-
-# --- multiple choice --------------------------------------------------------------------------------------
 
 
 def share_of_choices(final: str, answer: Any, choices: Sequence[str] = ()) -> float:

@@ -33,7 +33,7 @@ from whet.tasks.judging import Judge
 from whet.tasks.splits import fraction
 from whet.tasks.tables import Placed, Row
 
-JUDGES = {"math": "whet.tasks.answers:same_value", "choices": "whet.tasks.answers:share_of_choices"}
+JUDGES = {"math": "whet.tasks.math_judge:same_value", "choices": "whet.tasks.answers:share_of_choices"}
 
 
 def as_text(value: Any) -> str:

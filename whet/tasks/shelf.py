@@ -82,6 +82,8 @@ def _from_file(name: str, options: dict[str, Any]) -> Any:
     found = getattr(module, wanted or "task", None)
     if found is None:
         raise Refused(f"{path} has no {wanted or 'task'}: name the class or function that makes it, as {path}:MyTask.")
+    if is_dataclass(found):
+        options = _accepted(name, found, options)
     try:
         task = found(**options) if callable(found) else found
     except TypeError as error:
