@@ -38,7 +38,9 @@ METRICS: dict[str, Metric] = {
     "ratio_max": Metric("1", "kept tokens", "largest π / π_old"),
     "sampler_gap": Metric("nats", "kept tokens", "largest |logp - sampled_logp| at the first pass", -1),
     "sampler_gap_mean": Metric("nats", "kept tokens", "mean |logp - sampled_logp| at the first pass", -1),
-    "sampler_ess": Metric("share", "kept tokens", "(Σ w)² / (n Σ w²), w = e^(logp - sampled_logp) at the first pass", 1),
+    "sampler_ess": Metric(
+        "share", "kept tokens", "(Σ w)² / (n Σ w²), w = e^(logp - sampled_logp) at the first pass", 1
+    ),
     "grad_norm": Metric("1", "the update", "norm of the gradient before clipping"),
     "kl": Metric("nats per token", "tokens of a sample of responses", "mean k3 of π to the start: e^-x - 1 + x"),
     "seconds": Metric("s", "the step", "wall time"),
