@@ -24,7 +24,7 @@ def drawn(of, each=4, max_tokens=12, seed=1, **options):
 
 
 def says_the_same(family: str) -> None:
-    """The probabilities that vLLM reports are the model's own, and its likeliest responses those of the local engine."""
+    """The probabilities that vLLM reports are the model's own, and its likeliest responses the local engine's."""
     mine = engine(family)
     batch = drawn(mine, temperature=0.7)
     logp, entropy = [], []
@@ -113,3 +113,8 @@ def test_a_response_ends_with_an_end_token_or_is_cut_off(llama):
 def test_a_temperature_that_vllm_would_raise_is_refused(llama):
     with pytest.raises(Refused, match=r"temperature of 0\.01 or more, not 0\.001"):
         drawn(llama, temperature=0.001)
+
+
+def test_no_problems_give_no_responses(llama):
+    assert len(llama.sample([], [], max_tokens=3, seed=0)) == 0
+    assert len(llama.sample(problems("abc"), [0], max_tokens=3, seed=0)) == 0

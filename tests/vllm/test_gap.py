@@ -66,7 +66,7 @@ def test_a_stale_policy_bends_the_gradient_and_importance_weights_straighten_it(
     mine = small()
     state, _ = steps(mine, 12, State(shelf.load("grpo")))
     old = VLLM(mine, publish_every=1000)
-    steps(mine, 16, state)  # the policy that vLLM has does not move with these
+    steps(mine, 8, state)  # the policy that vLLM has does not move with these
     right, _ = gradient(mine, plain, 256, seed=1)
 
     def how_straight(recipe, seed=3):

@@ -52,6 +52,8 @@ class VLLM:
 
         if not how.greedy and how.temperature < COLDEST:
             raise Refused(f"vLLM draws at a temperature of {COLDEST} or more, not {how.temperature}: use greedy=True.")
+        if not prompts:
+            return sampler.empty(0, how.max_tokens, how.padding, "cpu")
         if self.waiting >= self.publish_every:
             self.publish()
         self._wake()
@@ -73,9 +75,7 @@ class VLLM:
         """An update begins: the memory is the learner's until the next draw."""
         self.waiting += 1
         if self.sleeps and not self.asleep:
-            self.llm.sleep(
-                level=1
-            )  # the weights wait in the machine's memory, since not every update hands new ones over
+            self.llm.sleep(level=1)  # keeps the weights outside the GPU: not every update hands new ones over
             self.asleep = True
 
     def publish(self) -> None:
