@@ -20,16 +20,22 @@ pytestmark = [
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
 LONG = {**COMMON, "max_position_embeddings": 512}
+ROTARY = {**SMALL, **LONG, "num_key_value_heads": 1, "head_dim": 32}
 FAMILIES = {
-    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SMALL, **LONG, num_key_value_heads=1)),
-    "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**SMALL, **LONG, num_key_value_heads=1, tie_word_embeddings=True)),
-    "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**SMALL, **LONG, num_key_value_heads=1, head_dim=32)),
-    "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**LONG, n_embd=64, n_layer=2, n_head=2)),
-    # logits are capped, and every other layer sees six tokens only
-    "gemma2": lambda: hf.Gemma2ForCausalLM(
-        hf.Gemma2Config(**SMALL, **LONG, num_key_value_heads=1, head_dim=32, sliding_window=6, final_logit_softcapping=3.0)
+    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**ROTARY)),
+    "qwen2": lambda: hf.Qwen2ForCausalLM(
+        hf.Qwen2Config(**SMALL, **LONG, num_key_value_heads=1, tie_word_embeddings=True)
     ),
-}  # fmt: skip
+    "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**ROTARY)),
+    "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**LONG, n_embd=64, n_layer=2, n_head=2)),
+    # logits are capped, and every other layer sees six tokens only; of the learner's ways to attend, only "eager"
+    # caps the attention scores too, as the model was trained and as vLLM does
+    "gemma2": lambda: hf.Gemma2ForCausalLM(
+        hf.Gemma2Config(**ROTARY, sliding_window=6, final_logit_softcapping=3.0, attn_implementation="eager")
+    ),
+    "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**ROTARY, sliding_window=6)),
+    "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**ROTARY, sliding_window=None, num_local_experts=4)),
+}
 
 
 def engine(family: str = "llama", seed: int = 0, serve: bool = True, lr: float = 1e-2, **options) -> LocalEngine:

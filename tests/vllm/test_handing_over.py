@@ -95,6 +95,16 @@ def test_weights_have_the_names_of_a_checkpoint_and_tied_ones_are_given_once():
     assert len(TOKENIZER) == weights(tied.model)["model.embed_tokens.weight"].shape[0]
 
 
+def test_adapters_are_handed_over_inside_the_weights_that_they_adapt():
+    peft = pytest.importorskip("peft", reason="PEFT is not installed")
+    mine = engine()
+    peft.get_peft_model(mine.model, peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    assert any("lora_B" in name for name, _ in mine.model.named_parameters())
+    assert gap(mine, drawn(mine)) > FAR  # vLLM has the model without adapters
+    mine.sampler.publish()
+    assert gap(mine, drawn(mine)) < CLOSE
+
+
 def test_on_a_cpu_vllm_does_not_sleep(llama):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here, on which vLLM sleeps between phases")

@@ -42,8 +42,7 @@ class Choice:
             try:
                 found[name] = kinds[name](settings[address])
             except ValueError:
-                kind = kinds[name].__name__
-                raise Refused(f"{address} is a {kind}, so it cannot be {settings[address]!r}.") from None
+                raise Refused(f"{address} is a number, so it cannot be {settings[address]!r}.") from None
         return cls(**found), rest
 
     def applied(self, engine: Any) -> Any:

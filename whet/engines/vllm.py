@@ -38,7 +38,7 @@ class VLLM:
     def __init__(self, engine: Any, dtype: str = "", publish_every: int = 1, memory: float = 0.4) -> None:
         if publish_every < 1 or not 0 < memory < 1:
             raise Refused(
-                f"engine.publish_every is at least 1 and engine.memory between 0 and 1, not {publish_every} and {memory}."
+                f"engine.publish_every is at least 1, engine.memory between 0 and 1; not {publish_every}, {memory}."
             )
         self.engine, self.publish_every = engine, publish_every
         self.llm = _started(engine, dtype, memory)
@@ -52,6 +52,8 @@ class VLLM:
 
         if not how.greedy and how.temperature < COLDEST:
             raise Refused(f"vLLM draws at a temperature of {COLDEST} or more, not {how.temperature}: use greedy=True.")
+        if not prompts:
+            return sampler.empty(0, how.max_tokens, how.padding, "cpu")
         if self.waiting >= self.publish_every:
             self.publish()
         self._wake()
@@ -73,15 +75,14 @@ class VLLM:
         """An update begins: the memory is the learner's until the next draw."""
         self.waiting += 1
         if self.sleeps and not self.asleep:
-            self.llm.sleep(
-                level=1
-            )  # the weights wait in the machine's memory, since not every update hands new ones over
+            self.llm.sleep(level=1)  # keeps the weights outside the GPU: not every update hands new ones over
             self.asleep = True
 
     def publish(self) -> None:
         """Give vLLM the policy's weights as they are now, and forget all keys and values of the old ones."""
         self._wake()
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights(self.engine.model).items())})
+        self.llm.apply_model(_pack_head)
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept keys and values of the old policy: no request may run while weights change.")
         self.waiting = 0
@@ -93,12 +94,30 @@ class VLLM:
 
 
 def weights(model: Any) -> dict[str, Tensor]:
-    """The weights under the names that they have in a checkpoint, tied ones once: what vLLM's loaders expect."""
+    """The weights under the names that they have in a checkpoint, tied ones once: what vLLM's loaders expect.
+
+    Low-rank adapters are added to the weights that they adapt.
+    """
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
     state = {name: x.detach() for name, x in model.state_dict().items()}
+    for name, layer in model.named_modules():
+        for adapter in getattr(layer, "active_adapters", ()) if hasattr(layer, "get_delta_weight") else ():
+            state[f"{name}.base_layer.weight"] = (
+                state[f"{name}.base_layer.weight"] + layer.get_delta_weight(adapter).detach()
+            )
+    state = {name.replace(".base_layer.", "."): x for name, x in state.items() if ".lora_" not in name}
     return dict(revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model)))
+
+
+def _pack_head(model: Any) -> None:
+    """On a CPU a head tied to the embeddings holds a packed copy of them, which vLLM's reload leaves as it was."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for layer in model.modules():
+        if isinstance(layer, ParallelLMHead) and hasattr(layer, "cpu_linear"):
+            layer.quant_method.process_weights_after_loading(layer)
 
 
 def _drawn(outputs: Sequence[Any], how: Drawing, whole: bool) -> Drawn:
