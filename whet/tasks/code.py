@@ -1,12 +1,13 @@
 '''Write a small function, judged by tests that it does not see. It runs in a sandbox, or not at all.
 
-    prompt    def f(xs):
-                  """Of the numbers in xs, keep the even ones, then square each. Return their sum.
+A prompt, and a response to it:
 
-                  >>> f([1, 2, 3, 4])
-                  20
-                  """
-    response      return sum(x * x for x in xs if x % 2 == 0)
+    def f(xs):
+        """Of the numbers in xs, keep the even ones, then square each. Return their sum.
+
+        (two examples, as a doctest has them)
+        """
+        return sum(x * x for x in xs if x % 2 == 0)
 
 In the style of HumanEval (Chen et al. 2021, 2107.03374) and MBPP (Austin et al. 2021, 2108.07732), with problems
 that are generated, so that no model has read them: level = number of steps. A response is the rest of the function,
