@@ -7,7 +7,7 @@ export PYTHONHASHSEED = 0
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check format docs base env clean help
+.PHONY: demo test check format docs base reliability soak env clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -23,6 +23,7 @@ check: $(READY)  ## format, lint, types, generated pages fresh, then every test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m whet.report.catalogue --check
+	$(BIN)/python -m whet.report.reliability --check
 	$(MAKE) test
 
 format: $(READY) ## rewrite the code in the project's format
@@ -31,6 +32,15 @@ format: $(READY) ## rewrite the code in the project's format
 
 docs: $(READY)   ## write CATALOGUE.md and the generated pages again
 	$(BIN)/python -m whet.report.catalogue
+	$(BIN)/python -m whet.report.reliability
+
+reliability: $(READY) ## kill, damage and feed runs on purpose, and count what came of it
+	$(BIN)/python -m tests.reliability
+	$(BIN)/python -m whet.report.reliability
+
+soak: $(READY)   ## a long run with a judge that fails at random: make soak HOURS=6
+	$(BIN)/python -m tests.soak --hours $(or $(HOURS),6)
+	$(BIN)/python -m whet.report.reliability
 
 base: $(READY)   ## train the base model again: at most eight minutes
 	$(BIN)/whet base whet/models/base

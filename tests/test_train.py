@@ -133,7 +133,7 @@ def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_one_before(tmp_pat
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # no file may grow beyond 20 kB
         with pytest.raises(Refused, match="one before it is whole"):
-            checkpoints.write(store.folder, engine, State(_recipe(), step=9), 0.0)
+            checkpoints.write(store.folder, engine, State(_recipe(), step=9), checkpoints.Ledger())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
@@ -194,7 +194,7 @@ def test_a_judge_that_fails_too_often_stops_the_run_in_one_sentence(own):
     (own / "my.py").write_text("def mark(response):\n    return float('nan')\n")
     done = run_cli(
         own, "train", "rloo", "--task", "mine.jsonl", "--judge", "my.py:mark", "--model", "model", "--max-tokens", "4",
-        "--steps", "25", "--eval-samples", "2",
+        "--steps", "25", "--eval-samples", "2", "--guard.check=false",
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "could not judge 100%" in done.stdout

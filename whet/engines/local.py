@@ -149,6 +149,8 @@ class LocalEngine:
 
     def _prompt(self, problem: Problem, max_tokens: int) -> tuple[int, ...]:
         """The problem's prompt in token ids, if it and a response fit into what the model can see."""
+        if any("\ud800" <= letter <= "\udfff" for letter in problem.prompt):
+            raise Refused(f"the prompt of problem {problem.id} holds half a character (a lone surrogate): repair it.")
         ids = self.format(problem.prompt)
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if not ids:
