@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE = 1
 
 SUPPORTED = @$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"whet needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
 
-.PHONY: demo test test-vllm env-vllm learn mutants check format docs base env clean help
+.PHONY: demo test test-vllm env-vllm learn mutants check format docs base reliability soak env clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -36,6 +36,7 @@ check: $(READY)  ## format, lint, types, generated pages fresh, then every test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m whet.report.catalogue --check
+	$(BIN)/python -m whet.report.reliability --check
 	$(MAKE) test
 
 format: $(READY) ## rewrite the code in the project's format
@@ -44,6 +45,15 @@ format: $(READY) ## rewrite the code in the project's format
 
 docs: $(READY)   ## write CATALOGUE.md and the generated pages again
 	$(BIN)/python -m whet.report.catalogue
+	$(BIN)/python -m whet.report.reliability
+
+reliability: $(READY) ## kill, damage and feed runs on purpose, and count what came of it
+	$(BIN)/python -m tests.reliability
+	$(BIN)/python -m whet.report.reliability
+
+soak: $(READY)   ## a long run with a judge that fails at random: make soak HOURS=6
+	$(BIN)/python -m tests.soak --hours $(or $(HOURS),6)
+	$(BIN)/python -m whet.report.reliability
 
 base: $(READY)   ## train the base model again: at most eight minutes
 	$(BIN)/whet base whet/models/base

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from string import ascii_lowercase, digits, printable
 
@@ -32,6 +34,17 @@ ODD = st.text(st.sampled_from(printable + "אבגد🙂👩‍👩‍👧\u202e\
 TEXTS = ("שלום", "مرحبا 3", "👩‍👩‍👧‍👦 🙂", "\x00\x01\x1b[31m", "a\u202eb", "\ufeff", "\n\n\t", "x" * 40)
 
 
+TRIED: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _counted():
+    """How many bad inputs were tried, for the table of results."""
+    yield
+    if "WHET_BAD_INPUTS" in os.environ:
+        Path(os.environ["WHET_BAD_INPUTS"]).write_text(json.dumps(TRIED))
+
+
 def one_sentence(refusal):
     """A refusal that a user can read: not empty, one line."""
     said = str(refusal.value if hasattr(refusal, "value") else refusal)
@@ -40,8 +53,9 @@ def one_sentence(refusal):
     return True
 
 
-def or_refused(work):
+def or_refused(kind, work):
     """What `work` returns, or None where it refuses in one sentence; any other error is a failure of the test."""
+    TRIED[kind] += 1
     try:
         return work()
     except Refused as refusal:
@@ -59,7 +73,7 @@ def or_refused(work):
 @example("a.py:b+grpo")
 @example("\x00.py")
 def test_any_recipe_expression_is_a_recipe_or_one_sentence(expression):
-    found = or_refused(lambda: shelf.load(expression))
+    found = or_refused("recipe expressions", lambda: shelf.load(expression))
     assert found is None or isinstance(found, Recipe)
 
 
@@ -69,7 +83,7 @@ def test_any_setting_is_set_or_refused_in_one_sentence(data):
     recipe = shelf.load(data.draw(st.sampled_from(NAMES)))
     address = data.draw(st.one_of(st.sampled_from(sorted(settings_of(recipe))), ODD))
     value = data.draw(st.one_of(ODD, st.floats().map(str), st.integers().map(str), st.sampled_from(["none", "True"])))
-    found = or_refused(lambda: with_settings(recipe, {address: value}))
+    found = or_refused("settings", lambda: with_settings(recipe, {address: value}))
     if found is not None:
         numbers = [x for x in settings_of(found).values() if isinstance(x, float)]
         before = [x for x in settings_of(recipe).values() if isinstance(x, float)]
@@ -79,7 +93,7 @@ def test_any_setting_is_set_or_refused_in_one_sentence(data):
 @QUICK
 @given(st.lists(ODD, max_size=5))
 def test_any_words_behind_a_command_are_read_or_refused(words):
-    or_refused(lambda: cli.settings_of(words))
+    or_refused("words of a command", lambda: cli.settings_of(words))
 
 
 def main(*words):
@@ -106,6 +120,7 @@ def main(*words):
 def test_a_run_with_any_setting_ends_well_or_is_refused_with_status_2(tmp_path, capsys, recipe, address, value):
     runs = tmp_path / "runs"
     shutil.rmtree(runs, ignore_errors=True)
+    TRIED["whole runs"] += 1
     status = main(
         "train", recipe, "--task", "digits", "--steps", "1", "--eval-samples", "1", "--eval-every", "0",
         "--runs", str(runs), f"--{address}={value}",
@@ -146,7 +161,7 @@ ROWS = st.dictionaries(st.one_of(st.sampled_from(["prompt", "answer"]), ODD), VA
 def test_any_jsonl_file_is_a_task_or_one_sentence(tmp_path, lines, feed):
     path = tmp_path / "any.jsonl"
     path.write_bytes(("\r\n" if feed else "\n").join(lines).encode("utf-8", "surrogatepass"))
-    task = or_refused(lambda: JsonLines(str(path)))
+    task = or_refused("JSONL files", lambda: JsonLines(str(path)))
     if task is not None:
         problems = task.train()
         assert problems
@@ -158,7 +173,7 @@ def test_any_jsonl_file_is_a_task_or_one_sentence(tmp_path, lines, feed):
 def test_any_bytes_in_a_jsonl_file_are_a_task_or_one_sentence(tmp_path, data):
     path = tmp_path / "any.jsonl"
     path.write_bytes(data)
-    or_refused(lambda: JsonLines(str(path)))
+    or_refused("JSONL files", lambda: JsonLines(str(path)))
 
 
 # --- tokenizers and models ---------------------------------------------------------------------------------
@@ -208,7 +223,7 @@ def loaded(request, tmp_path_factory):
 @example(["\ud800"])
 def test_any_prompts_are_answered_or_refused_in_one_sentence(loaded, prompts):
     problems = [Problem(id=str(i), prompt=prompt, answer="") for i, prompt in enumerate(prompts)]
-    batch = or_refused(lambda: loaded.sample(problems, [2] * len(problems), max_tokens=4, seed=0))
+    batch = or_refused("prompts", lambda: loaded.sample(problems, [2] * len(problems), max_tokens=4, seed=0))
     if batch is not None:
         assert len(batch) == 2 * len(prompts)
         assert [len(words) for words in loaded.pieces(batch)] == batch["length"].tolist()
@@ -232,7 +247,7 @@ def test_a_spoiled_model_directory_opens_or_is_refused_in_one_sentence(tmp_path,
     shutil.rmtree(place, ignore_errors=True)
     tiny.save(tiny.micro(0), place)
     (place / file).write_bytes(data)
-    or_refused(lambda: LocalEngine.load(place))
+    or_refused("model directories", lambda: LocalEngine.load(place))
 
 
 def edited(path: Path, **changes):

@@ -112,8 +112,8 @@ class Bench:
         alone = alone.having(mask=alone["mask"] & first, length=torch.tensor([t]))
         gap = _gap(self.engine.score(alone, ["old_logp"])["old_logp"], self.batch["old_logp"][[index]], alone["mask"])
         return gap <= self.tolerance, gap, "nats", (
-            f"a response has log-probabilities that differ by up to {gap:.2g} nats when something stands behind it: this model looks "
-            f"at padding or ahead (is it causal?), so take another, {OFF}"
+            f"a response has log-probabilities that differ by up to {gap:.2g} nats when something stands behind it: "
+            f"this model looks at padding or ahead (is it causal?), so take another, {OFF}"
         )  # fmt: skip
 
     def judge_tells_right_from_wrong(self) -> tuple[bool, float, str, str]:

@@ -183,6 +183,8 @@ class LocalEngine:
 
     def _prompt(self, problem: Problem, max_tokens: int) -> tuple[int, ...]:
         """The problem's prompt in token ids, if it and a response fit into what the model can see."""
+        if any("\ud800" <= letter <= "\udfff" for letter in problem.prompt):
+            raise Refused(f"the prompt of problem {problem.id} holds half a character (a lone surrogate): repair it.")
         ids = self.format(problem.about.get("messages", problem.prompt))
         if not ids:
             raise Refused(f"the prompt of problem {problem.id} has no tokens: a response needs something to follow.")
