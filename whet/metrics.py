@@ -113,7 +113,7 @@ def ratios(ratio: Tensor) -> dict[str, float]:
     """What importance ratios [m] of kept tokens tell: tails, and how many samples they are worth.
 
     >>> {name: round(value, 4) for name, value in ratios(torch.tensor([1., 1., 4., 0.25])).items()}
-    {'ratio_max': 4.0, 'ratio_tail': 0.5, 'effective_samples': 0.5409}
+    {'ratio_max': 4.0, 'ratio_tail': 0.5, 'effective_samples': 0.5407}
     """
     if not len(ratio):
         return {"ratio_max": 1.0, "ratio_tail": 0.0, "effective_samples": 1.0}

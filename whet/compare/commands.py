@@ -83,11 +83,15 @@ def compare(
 
 def _results(plan: Any, measure: str, delta: float | None, against: str, workers: int = 0) -> list[Any]:
     """Make the runs of a plan that are not there, and judge all of them, task by task."""
-    from whet.compare.measure import meaning
+    from whet.compare.measure import possible
     from whet.compare.result import gathered
     from whet.compare.work import carry_out
+    from whet.tasks.shelf import make
 
-    meaning(measure)
+    for task in plan.tasks:
+        possible(measure, plan.samples, list(make(task, **plan.options).evaluation()))
+    if against and against not in plan.arms:
+        raise Refused(f"--against {against}: it is not among {', '.join(plan.arms)}.")
     jobs = plan.checked().jobs()
     if len(plan.seeds) == 1:
         out.print("One seed: there will be no intervals. Five are a good beginning: --seeds 5.")

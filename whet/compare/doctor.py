@@ -324,8 +324,8 @@ def _identity(run: Course) -> list[Text]:
     signs = sum((moved > 0) == (told > 0) for moved, told in rows)
     return [
         Text(
-            f"covariance identity (2505.22617): of {len(rows)} updates the last moved entropy by {rows[-1][0]:+.2e} nats, "
-            f"and the covariance says {rows[-1][1]:+.2e}; the sign is right {signs} times, and over all updates they "
+            f"covariance identity (2505.22617): of {len(rows)} updates the last moved entropy by {rows[-1][0]:+.2e} "
+            f"nats, and the covariance says {rows[-1][1]:+.2e}; the sign is right {signs} times, and in all they "
             f"differ by {off:.0%} of the size"
         )
     ]

@@ -64,6 +64,16 @@ def meaning(name: str) -> Metric:
     )
 
 
+def possible(name: str, samples: int, splits: Sequence[str]) -> None:
+    """Refused unless runs with so many responses to each held-out problem of these splits can have the measure."""
+    meaning(name)
+    what, _, split = name.partition(":")
+    if what.startswith("pass@"):
+        _k(what, samples)
+    if split and split not in splits:
+        raise Refused(f"There is no split {split!r} to measure {what} on: there are {', '.join(splits)}.")
+
+
 def measure(store: Store, name: str, start: bool = False) -> float | None:
     """One number of a run at its end, or at its start; None where the run does not have it."""
     meaning(name)

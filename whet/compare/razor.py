@@ -13,7 +13,9 @@ for each class, so that nothing has to be downloaded. The oracle is the nearest 
 gradient need not find it exactly (the notes on the paper give a counter-example), so it is an arm of its own.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from rich.table import Table
@@ -67,6 +69,7 @@ def projected(start: Tensor, right: Tensor) -> Tensor:
     return torch.where(mass > 0, start * right / mass.clamp(min=1e-30), start)
 
 
+@cache
 def network(seed: int) -> torch.nn.Module:
     """The policy before fine-tuning: trained on both tasks, with parity labels that are right seven times in ten."""
     with torch.random.fork_rng():
@@ -88,7 +91,7 @@ def network(seed: int) -> torch.nn.Module:
 
 def tuned(arm: str, rate: float, seed: int, steps: int = 400) -> End:
     """Fine-tune on parity alone with plain gradient descent, and look at what became of both tasks."""
-    model = network(seed)
+    model = deepcopy(network(seed))
     x, digit, parity = problems(seed)
     x, digit, right = x[parity], digit[parity], right_parity(digit[parity])
     before = model(x).softmax(1).detach()

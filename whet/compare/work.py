@@ -112,6 +112,7 @@ class _Crew:
     def begin(self, job: Job) -> None:
         """A process for a run; half a run that an earlier process left is thrown away."""
         if job.folder.exists():
+            _wait_for_its_end(job.folder)
             shutil.rmtree(job.folder)
         process = self.context.Process(target=make_run, args=(job.run, job.base), daemon=False)  # type: ignore[attr-defined]
         process.start()
@@ -151,6 +152,13 @@ class _Crew:
                 f"{job.arm} s{job.seed} {far(job.folder, job.run):.0%}" for job, *_ in self.at_work.values()
             )
             self.bar.update(self.line, completed=done, description=now or "runs", left=self.left().lstrip(", "))
+
+
+def _wait_for_its_end(folder: Path, patience: float = 10.0) -> None:
+    """A run whose comparison was just killed ends by itself, a moment later."""
+    until = time.monotonic() + patience
+    while (folder / "run.json").is_file() and Store(folder).state[0] == "running" and time.monotonic() < until:
+        time.sleep(POLL)
 
 
 def far(folder: Path, run: Run) -> float:

@@ -240,7 +240,7 @@ def _across(both: dict[str, Any]) -> str:
         [
             page.e(a),
             _mean(both["middle"][a], "share"),
-            *("–" if a == b else f"{both['chance'][a][b]:.0%}" for b in labels),
+            *_chances(both, a),
         ]
         for a in labels
     ]
@@ -252,65 +252,51 @@ def _across(both: dict[str, Any]) -> str:
 
 def markdown(results: Sequence["Result"], title: str) -> str:
     """The same in Markdown, without the charts."""
-    from whet.compare.measure import meaning
     from whet.compare.result import across
 
     lines = [f"# {title}", "", *[headline(result) for result in results], ""]
     lines += [f"- {one}" for one in _missing(results)]
     both = across(results)
     if both:
-        rows = [
-            [
-                a,
-                _md(both["middle"][a], "share"),
-                *("–" if a == b else f"{both['chance'][a][b]:.0%}" for b in both["middle"]),
-            ]
-            for a in both["middle"]
-        ]
-        lines += [
-            "",
-            "## Across tasks",
-            "",
-            *_grid(["recipe", "interquartile mean", *(f"beats {b}" for b in both["middle"])], rows),
-        ]
+        head = ["recipe", "interquartile mean", *(f"beats {b}" for b in both["middle"])]
+        rows = [[a, _md(middle, "share"), *_chances(both, a)] for a, middle in both["middle"].items()]
+        lines += ["", "## Across tasks", "", *_grid(head, rows)]
     for result in results:
-        unit = meaning(result.measure).unit
-        lines += [
-            "",
-            f"## {result.task}: {result.measure}",
-            "",
-            f"Base {result.base}, {result.budget} for every run, seeds {', '.join(map(str, result.seeds))}, "
-            f"{result.samples} responses to each held-out problem. At the start: "
-            f"{number(result.start.get(result.measure), unit)}.",
-            "",
-        ]
-        spent = {r["label"]: r for r in result.recipes}
-        rows = [
-            [
-                a,
-                _md(result.means[result.measure][a], unit),
-                _count(spent[a]["updates"]),
-                _count(spent[a]["tokens"]),
-                duration(spent[a]["seconds"]),
-            ]
-            for a in result.labels
-        ]
-        lines += _grid(["recipe", f"{result.measure}, mean and 95 % interval", "updates", "tokens", "training"], rows)
-        pairs = [
-            [p["a"], p["b"], p["words"], _p(p["p"]), _p(p["q"]), _p(p["p_flip"]), str(p["n"])]
-            for p in result.pairs[result.measure]
-        ]
-        lines += [
-            "",
-            CORRECTED,
-            "",
-            *_grid(["recipe", "against", "verdict", "p (t)", "q", "p (flips)", "seeds"], pairs),
-        ]
-        labels = [recipe["label"] for recipe in result.recipes if recipe["runs"]]
-        if result.differs:
-            differ = [[row["address"], *(_value(row.get(a, "–")) for a in labels)] for row in result.differs]
-            lines += ["", "Settings that differ:", "", *_grid(["setting", *labels], differ)]
+        lines += _of_task(result)
     return "\n".join(lines) + "\n"
+
+
+def _chances(both: dict[str, Any], a: str) -> list[str]:
+    return ["–" if a == b else f"{both['chance'][a][b]:.0%}" for b in both["middle"]]
+
+
+def _of_task(result: "Result") -> list[str]:
+    from whet.compare.measure import meaning
+
+    main, unit = result.measure, meaning(result.measure).unit
+    setting = (
+        f"Base {result.base}, {result.budget} for every run, seeds {', '.join(map(str, result.seeds))}, "
+        f"{result.samples} responses to each held-out problem. At the start: {number(result.start.get(main), unit)}."
+    )
+    spent = {recipe["label"]: recipe for recipe in result.recipes}
+    rows = [
+        [a, _md(result.means[main][a], unit), *(_count(spent[a][name]) for name in ("updates", "tokens")),
+         duration(spent[a]["seconds"])]
+        for a in result.labels
+    ]  # fmt: skip
+    pairs = [
+        [p["a"], p["b"], p["words"], *(_p(p[name]) for name in ("p", "q", "p_flip")), str(p["n"])]
+        for p in result.pairs[main]
+    ]
+    lines = ["", f"## {result.task}: {main}", "", setting, ""]
+    lines += _grid(["recipe", f"{main}, mean and 95 % interval", "updates", "tokens", "training"], rows)
+    head = ["recipe", "against", "verdict", "p (t)", "q", "p (flips)", "seeds"]
+    lines += ["", CORRECTED, "", *_grid(head, pairs)]
+    labels = [recipe["label"] for recipe in result.recipes if recipe["runs"]]
+    if result.differs:
+        differ = [[row["address"], *(_value(row.get(a, "–")) for a in labels)] for row in result.differs]
+        lines += ["", "Settings that differ:", "", *_grid(["setting", *labels], differ)]
+    return lines
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
