@@ -18,7 +18,7 @@ from whet.batch import Batch
 from whet.draw import generator
 from whet.models import lora
 from whet.models.setup import Setup
-from whet.recipe import Recipe, Refused, lineage, with_settings
+from whet.recipe import Recipe, Refused, lineage, needs, settings, with_settings
 from whet.runs.store import Evaluated, Store, find, fresh
 from whet.step import State, step
 
@@ -206,7 +206,7 @@ def start_run(run: Run, view: View | None = None, recipe_value: Recipe | None = 
 
     run = replace(run, steps=DEFAULT_STEPS) if run.steps is None and run.budget is None else run
     recipe = with_settings(recipe_value or shelf.load(run.recipe), run.settings)
-    task, engine, run = _prepared(run, task_value)
+    task, engine, run = _prepared(run, recipe, task_value)
     folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(task.name).stem, run.seed)
     store = Store.create(folder, about(run, recipe, task, engine))
     return _carried_through(Trainer(run, recipe, task, engine, store, tracked(view or View(), run.track)))
@@ -228,7 +228,7 @@ def resume_run(
     run = run_from(store)
     run = replace(run, steps=steps or run.steps, budget=budget or run.budget)
     recipe = with_settings(recipe_value or shelf.load(run.recipe), run.settings)
-    task, engine, run = _prepared(run, task_value)
+    task, engine, run = _prepared(run, recipe, task_value)
     trainer = Trainer(run, recipe, task, engine, store, tracked(view or View(), run.track))
     trainer.state, trainer.spent = checkpoints.read(store.folder, engine, recipe)
     store.rewind(trainer.state.step)
@@ -237,9 +237,10 @@ def resume_run(
     return _carried_through(trainer)
 
 
-def _prepared(run: Run, task_value: Any = None) -> tuple[Any, Any, Run]:
+def _prepared(run: Run, recipe: Recipe, task_value: Any = None) -> tuple[Any, Any, Run]:
     """The task and the engine of a run; without a model it is the shipped base, or for `digits` a fresh one."""
     from whet.engines.local import LocalEngine
+    from whet.models import load, memory
     from whet.tasks.shelf import make
 
     torch.manual_seed(run.seed)
@@ -250,6 +251,10 @@ def _prepared(run: Run, task_value: Any = None) -> tuple[Any, Any, Run]:
         model, tokenizer = tiny.micro(run.seed)
         return task, LocalEngine(model, tokenizer, lr=MICRO_LR), run
     run = replace(run, model=run.model or str(BASE))
+    rows = settings(recipe).get("choose.prompts", 16) * settings(recipe).get("sample.responses", 16)
+    memory.refuse_if_short(
+        load.checked(run.model), run.setup, needs=needs(recipe), rows=rows, max_tokens=task.max_tokens
+    )
     return task, LocalEngine.load(run.model, run.setup.device, setup=run.setup), run
 
 
