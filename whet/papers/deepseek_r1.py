@@ -30,8 +30,10 @@ def thinking_format(
 ) -> PerResponse:
     """`worth` for thoughts between one pair of tags and an answer behind them; an opening tag may be the prompt's.
 
-    >>> thinking_format(("<think>6·7</think>42", "6·7</think> 42", "42", "<think>6·7</think>", "<think>a<think>b</think>c"))
-    tensor([1., 1., 0., 0., 0.])
+    >>> thinking_format(("<think>6·7</think>42", "6·7</think> 42", "42", "<think>6·7</think>"))
+    tensor([1., 1., 0., 0.])
+    >>> thinking_format(("<think>a<think>b</think>c", "<think></think>c", "<think>a</think>b</think>c"))
+    tensor([0., 0., 0.])
     """
     tag = f"{re.escape(opening)}|{re.escape(closing)}"
     form = re.compile(
