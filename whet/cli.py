@@ -98,6 +98,7 @@ def train(
     dtype: Annotated[str, typer.Option(help="float32, or bfloat16 to compute in.")] = "float32",
     system: Annotated[str, typer.Option(help="The system message of every chat.")] = "",
     thinking: Annotated[str, typer.Option(help="on or off, for chat templates that know enable_thinking.")] = "",
+    tokens_at_once: Annotated[int, typer.Option(min=1, help="Tokens in one pass: fewer need less memory.")] = 16384,
     track: Annotated[str, typer.Option(help="Also tell tensorboard, wandb or trackio, joined by commas.")] = "",
 ) -> None:
     """Train a model, and leave a run with a report.
@@ -124,7 +125,7 @@ def train(
         recipe=recipe, task=task, model=model, steps=steps, budget=seconds_of(budget), seed=seed,
         eval_every=eval_every, eval_samples=eval_samples, save_every=save_every, out=runs, name=name,
         settings=typed, options=options, track=track,
-        setup=Setup(device, dtype, lora, freeze, recompute, system, thinking),
+        setup=Setup(device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once),
     )  # fmt: skip
     _end(start_run(run, LiveView(out)))
 

@@ -190,7 +190,7 @@ def checked(out: Console, run: Run) -> str:
     from whet.selfcheck import findings
 
     recipe, *_ = parts_of(run)
-    task, engine, run = prepared(run)
+    task, engine, run = prepared(run, recipe)
     sentence = ""
     for one in findings(engine, task, recipe, run.seed):
         mark = "[green]passed[/]" if one.ok else "[red]failed[/]"

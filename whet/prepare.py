@@ -13,7 +13,7 @@ from whet.engines.choice import Choice
 from whet.guards import Guard
 from whet.models import lora
 from whet.models.setup import Setup
-from whet.recipe import Recipe, with_settings
+from whet.recipe import Recipe, needs, settings, with_settings
 from whet.runs.store import Store, find
 
 DEFAULT_STEPS = 60  # ours: about two minutes on two cores with the shipped base
@@ -61,9 +61,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def prepared(run: Run, task: Any = None) -> tuple[Any, Any, Run]:
-    """The task, unless it is given, and the engine; without a model the shipped base, or for `digits` a fresh one."""
+def prepared(run: Run, recipe: Recipe, task: Any = None) -> tuple[Any, Any, Run]:
+    """The task, unless it is given, and the engine; without a model the shipped base, or for `digits` a fresh one.
+
+    Refused where the machine's memory is too small for the recipe.
+    """
     from whet.engines.local import LocalEngine
+    from whet.models import load, memory
     from whet.tasks.shelf import make
 
     seed_everything(run.seed)
@@ -75,6 +79,10 @@ def prepared(run: Run, task: Any = None) -> tuple[Any, Any, Run]:
         model, tokenizer = tiny.micro(run.seed)
         return task, choice.applied(LocalEngine(model, tokenizer, lr=MICRO_LR)), run
     run = replace(run, model=run.model or str(BASE))
+    rows = settings(recipe).get("choose.prompts", 16) * settings(recipe).get("sample.responses", 16)
+    memory.refuse_if_short(
+        load.checked(run.model), run.setup, needs=needs(recipe), rows=rows, max_tokens=task.max_tokens
+    )
     return task, choice.applied(LocalEngine.load(run.model, run.setup.device, setup=run.setup)), run
 
 

@@ -250,7 +250,7 @@ def start_run(run: Run, view: View | None = None, recipe_value: Recipe | None = 
     if run.name and slug(run.name) != run.name:
         raise Refused(f"A run cannot be named {run.name!r}: use letters, digits and + _ . - only.")
     recipe, guard, _ = parts_of(run, recipe_value)
-    task, engine, run = prepared(run, task_value)
+    task, engine, run = prepared(run, recipe, task_value)
     if guard.check:
         selfcheck.require(engine, task, recipe, run.seed)
     folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(task.name).stem, run.seed)
@@ -283,7 +283,7 @@ def resume_run(
         run = replace(before, steps=steps or before.steps, budget=budget or before.budget)
         run = replace(run, settings={**run.settings, **(typed or {})})
         recipe, was = parts_of(run, recipe_value)[0], parts_of(before, recipe_value)[0]
-        task, engine, run = prepared(run, task_value)
+        task, engine, run = prepared(run, recipe, task_value)
         trainer = Trainer(run, recipe, task, engine, store, tracked(view or View(), run.track))
         made_from = identity.made_from(run, recipe, task, engine)
         told = identity.compared(store.about.get("made_from", {}), made_from)

@@ -146,7 +146,8 @@ def test_no_two_parts_compute_the_same_function():
 
 
 # With a judge that never errs every tournament ranks alike; they differ in what a noisy judge costs.
-ALIKE = [{"anchor", "round_robin"}]
+# No response of the case names an option, so that partial credit gives nothing there.
+ALIKE = [{"anchor", "round_robin"}, {"accuracy", "share_of_options"}]
 
 
 def answers(part):

@@ -73,7 +73,7 @@ class LocalEngine:
         device = device or ("cuda" if gpu else "cpu")
         if device.startswith("cuda") and not gpu:
             raise Refused("there is no GPU that torch can use here: take the device cpu.")
-        setup = setup or Setup(dtype=dtype)
+        setup = setup or Setup(dtype=dtype, tokens_at_once=token_budget)
         model, tokenizer, card = load.model(path, setup.held_in()), load.tokenizer(path), load.card(path)
         room = model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > room:
@@ -82,7 +82,7 @@ class LocalEngine:
             )
         adapters = setup.applied(model.to(device))
         lr = card.get("lr", load.default_lr(model.num_parameters())) * (lora.FASTER if adapters else 1.0)
-        engine = cls(model, tokenizer, lr, setup.dtype, token_budget, path=str(path), adapters=adapters)
+        engine = cls(model, tokenizer, lr, setup.dtype, setup.tokens_at_once, path=str(path), adapters=adapters)
         engine.format = Formatter(tokenizer, setup.system, setup.thinking)
         engine.card = card
         return engine

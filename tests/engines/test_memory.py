@@ -1,0 +1,105 @@
+"""The estimate is near what a run really takes, and says what would fit where there is too little."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engines.models import TOKENIZER, build
+from whet.models import memory
+from whet.models.setup import Setup
+from whet.refusal import Refused
+
+MEASURE = """
+import json, os, sys, threading, time
+import psutil, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from tests.engines.models import TOKENIZER
+from whet.engines.local import LocalEngine
+from whet.models.setup import Setup
+from whet.tasks import Problem
+import peft
+
+torch.set_num_threads(1)
+setup = Setup(**json.loads(sys.argv[2]))
+before = psutil.Process().memory_info().rss
+top, going = [before], [True]
+def watch():
+    while going:
+        top[0] = max(top[0], psutil.Process().memory_info().rss)
+        time.sleep(0.002)
+threading.Thread(target=watch, daemon=True).start()
+mine = LocalEngine.load(sys.argv[1], "cpu", setup=setup)
+batch = mine.sample([Problem("p", "abc" * 10, "")], [32], max_tokens=64, seed=0)
+mine.score(batch, ["ref_logp"])
+learner = mine.learner(lambda f: -(f["logp"] * f["mask"]).sum(), frozenset({"logp"}))
+for _ in range(2):
+    learner.gradient(batch)
+    learner.step(1e-4, 1.0)
+going.clear()
+print(top[0] - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A model of 12 million weights: enough to be seen beside the interpreter."""
+    import transformers as hf
+
+    folder = tmp_path_factory.mktemp("large")
+    config = hf.LlamaConfig(
+        vocab_size=8000, hidden_size=384, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=6,
+        max_position_embeddings=256, bos_token_id=None, eos_token_id=TOKENIZER.eos_token_id,
+    )  # fmt: skip
+    hf.LlamaForCausalLM(config).save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "setup", [{"tokens_at_once": 2048}, {"tokens_at_once": 2048, "recompute": True, "lora": "r=8"}]
+)
+def test_the_estimate_is_within_a_factor_of_two_of_what_a_run_takes(setup, large):
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(large), json.dumps(setup)], capture_output=True, text=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    took = float(done.stdout)
+    need = memory.estimate(large, Setup(**setup), rows=32, prompt=30, max_tokens=64).total
+    assert 0.5 < need / took < 2.0, f"estimated {need / 1e6:.0f} MB, took {took / 1e6:.0f} MB"
+
+
+def test_the_weights_are_counted_without_loading_them(large):
+    from whet.models import load
+
+    assert memory.parameters(large) == sum(x.numel() for x in load.model(large).parameters())
+
+
+def test_each_way_to_need_less_needs_less(large):
+    room = [memory.estimate(large, setup).total for _, setup in memory._smaller(Setup())]
+    assert memory.estimate(large, Setup()).total > room[0]
+    assert room == sorted(room, reverse=True)
+    assert memory.estimate(large, Setup(), needs={"value"}).critic > 0
+
+
+def test_too_little_memory_is_refused_with_what_would_fit(large):
+    need = memory.estimate(large, Setup())
+    assert memory.refuse_if_short(large, Setup(), room=need.total) == need
+    with pytest.raises(Refused, match=r"needs about .* GB \(passes .*would fit: --tokens-at-once 2048 \(") as caught:
+        memory.refuse_if_short(large, Setup(), room=need.total * 0.9)
+    assert "\n" not in str(caught.value)
+    adapters = memory._smaller(Setup())[-1][1]
+    with pytest.raises(Refused, match=r"would fit: --tokens-at-once 2048 --recompute --dtype bfloat16 --lora r=16 \("):
+        memory.refuse_if_short(large, Setup(), room=memory.estimate(large, adapters).total)
+    with pytest.raises(Refused, match="nothing here would fit: take a smaller model"):
+        memory.refuse_if_short(large, Setup(), room=1e6)
+
+
+def test_every_architecture_can_be_estimated(tmp_path):
+    for family in ("gpt2", "gemma3", "mixtral", "phi3"):
+        build(family).save_pretrained(tmp_path / family)
+        assert memory.estimate(tmp_path / family, Setup()).total > 0
+    assert memory.free("cpu") > 1e6

@@ -1,0 +1,171 @@
+"""How much memory a run will need, from the model's files alone, before anything is loaded; and what would fit.
+
+An estimate: weights, gradients and optimiser are exact, what the passes keep is counted by the layer. It is compared
+with a real run in tests/engines/test_memory.py.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from whet.models import lora
+from whet.models.setup import Setup
+from whet.refusal import Refused
+
+GB = 1e9
+KEPT_WIDE, KEPT_INNER = 14, 4  # ours: tensors as wide as the model, and as its inner layers, that a layer keeps
+HEAD = 3  # copies of the logits: themselves, float32, their gradient
+ROWS = 512  # responses whose cache is held at once: engines.local.MAX_ROWS
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes by what they are for."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    reference: float
+    critic: float
+    passes: float
+    cache: float
+
+    @property
+    def total(self) -> float:
+        """All of it; the cache is gone before the gradient is computed."""
+        return sum(vars(self).values()) - min(self.passes, self.cache)
+
+    def told(self) -> str:
+        """The parts that matter, in GB."""
+        large = {name: x for name, x in vars(self).items() if x > 0.01 * self.total}
+        return ", ".join(f"{name} {x / GB:.2g}" for name, x in sorted(large.items(), key=lambda item: -item[1]))
+
+
+def parameters(folder: Path) -> int:
+    """The number of weights in a directory, from the heads of its files."""
+    from math import prod
+
+    from safetensors import safe_open
+
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return count
+
+
+def estimate(
+    folder: Path, setup: Setup, needs: Collection[str] = (), rows: int = 256, prompt: int = 128, max_tokens: int = 256
+) -> Need:
+    """What training the model in a directory takes; `needs` are the fields that the recipe asks for.
+
+    `rows` responses of at most `max_tokens` tokens are drawn at once, to prompts of about `prompt` tokens.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {**config, **config.get("text_config", {})}
+    count, shape = parameters(folder), _Shape.of(config)
+    small = 2 if setup.dtype == "bfloat16" else 4
+    trained = _adapted(shape, lora.parsed(setup.lora).r) if setup.lora else count
+    return Need(
+        weights=count * (2 if setup.held_in() == "bfloat16" else 4),
+        gradients=4 * trained,
+        optimizer=8 * trained,
+        reference=(4 if setup.lora else 8) * trained,  # the start, and the model that is built from it
+        critic=16 * count if {"value", "new_value"} & set(needs) else 0,
+        passes=min(setup.tokens_at_once, rows * (prompt + max_tokens)) * _passes(shape, setup, small),
+        cache=min(rows, ROWS) * (prompt + max_tokens) * shape.layers * shape.cached * small,
+    )
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The sizes of a model that matter here; `cached` numbers are kept for each token and layer."""
+
+    layers: int
+    wide: int
+    inner: int
+    vocabulary: int
+    cached: int
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "_Shape":
+        def first(*names: str, default: int) -> int:
+            return next((int(config[name]) for name in names if config.get(name)), default)
+
+        wide = first("hidden_size", "n_embd", default=1024)
+        heads = first("num_attention_heads", "n_head", default=16)
+        keys = first("num_key_value_heads", default=heads) * first("head_dim", default=wide // heads)
+        inner = first("intermediate_size", "n_inner", "moe_intermediate_size", default=4 * wide)
+        inner *= first("num_experts_per_tok", default=1)
+        layers = first("num_hidden_layers", "n_layer", default=12)
+        return cls(layers, wide, inner, first("vocab_size", default=32000), 2 * keys)
+
+
+def _adapted(shape: _Shape, r: int) -> int:
+    """The weights of adapters of rank r on the seven linear layers of a block."""
+    return shape.layers * r * (4 * 2 * shape.wide + 3 * (shape.wide + shape.inner))
+
+
+def _passes(shape: _Shape, setup: Setup, small: int) -> float:
+    """What the backward pass needs for each token of a micro-batch."""
+    layer = (KEPT_WIDE * shape.wide + KEPT_INNER * shape.inner) * small
+    kept = shape.layers * shape.wide * small + layer if setup.recompute else shape.layers * layer
+    return kept + HEAD * shape.vocabulary * 4
+
+
+# --- before starting --------------------------------------------------------------------------------------
+
+
+def free(device: str) -> float:
+    """Bytes that are free on a device; on the CPU, what the machine and the container leave."""
+    if device.startswith("cuda"):
+        import torch
+
+        return float(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return min(float(psutil.virtual_memory().available), _container())
+
+
+def _container() -> float:
+    """What the control group of this process still allows; no bound where there is none."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        bound = (folder / "memory.max").read_text().strip()
+        return float(bound) - float((folder / "memory.current").read_text())
+    except (OSError, ValueError):  # no control groups, or `max`
+        return float("inf")
+
+
+def refuse_if_short(path: str | Path, setup: Setup, room: float | None = None, **about: Any) -> Need:
+    """The estimate; refused in one sentence, with what would fit, where it is more than there is."""
+    folder = lora.base_of(Path(path)) if lora.is_adapter(Path(path)) else Path(path)
+    need, room = estimate(folder, setup, **about), free(setup.device) if room is None else room
+    if need.total <= room:
+        return need
+    fitting = [
+        f"{words} ({found.total / GB:.2g} GB)"
+        for words, smaller in _smaller(setup)
+        if (found := estimate(folder, smaller, **about)).total <= room
+    ]
+    advice = f"would fit: {'; or '.join(fitting[:3])}" if fitting else "nothing here would fit: take a smaller model"
+    raise Refused(
+        f"this run needs about {need.total / GB:.2g} GB ({need.told()}), and {room / GB:.2g} GB are free on "
+        f"{setup.device}; {advice}."
+    )
+
+
+def _smaller(setup: Setup) -> list[tuple[str, Setup]]:
+    """Ways to need less, the least intrusive first."""
+    fewer = replace(setup, tokens_at_once=min(setup.tokens_at_once, 2048))
+    again = replace(fewer, recompute=True)
+    half = replace(again, dtype="bfloat16")
+    adapters = replace(half, lora=setup.lora or "r=16")
+    return [
+        ("--tokens-at-once 2048", fewer),
+        ("--tokens-at-once 2048 --recompute", again),
+        ("--tokens-at-once 2048 --recompute --dtype bfloat16", half),
+        (f"--tokens-at-once 2048 --recompute --dtype bfloat16 --lora {adapters.lora}", adapters),
+    ]
