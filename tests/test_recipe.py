@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.laws.harness import case, gradient
-from whet import plain, shelf
+from whet import describe, plain, shelf
 from whet.papers import dapo, dr_grpo, gae, grpo, gspo, kl_estimators, ppo, rloo
 from whet.recipe import (
     ONE,
