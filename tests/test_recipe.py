@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.laws.harness import case, gradient
-from whet import plain, shelf
+from whet import describe, plain, shelf
 from whet.papers import dapo, dr_grpo, gae, grpo, gspo, kl_estimators, ppo, rloo
 from whet.recipe import (
     ONE,
@@ -183,3 +183,11 @@ def test_shared_ancestors_do_not_hide_a_contradiction():
 def test_a_later_paper_may_refine_what_its_ancestor_set():
     assert same(compose(gae.recipe, ppo.recipe).loss, ppo.recipe.loss)
     assert same(compose(grpo.recipe, gspo.recipe).loss, gspo.recipe.loss)
+
+
+def test_a_setting_that_is_bound_on_one_line_has_the_comment_of_that_line_as_its_source():
+    rows = {row["address"]: row["source"] for row in describe.settings_table(shelf.load("luspo"))}
+    assert rows["loss.low"] == rows["loss.high"] == "section 5.1"
+    rows = {row["address"]: row["source"] for row in describe.settings_table(shelf.load("degrpo"))}
+    assert rows["normalise.alpha"] == "the authors' code"
+    assert rows["penalties.k3.beta"] == "the authors' script"

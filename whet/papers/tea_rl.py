@@ -87,8 +87,8 @@ recipe = dapo.token_mean.with_(
         "The mean advantage in c is over the mini-batch; the authors' code takes that of the micro-batch, so that its "
         "result depends on the split. The mean of log π cancels in the softmax.",
         "The authors' released actor never reaches this term; what they ran is plain GRPO.",
-        "On answers of three tokens, as in `digits`, the bonus outweighs the reward and nothing is learned, since the "
-        "coefficients of a response sum to 10 whatever its length; with scale 0.1 it is learned.",
+        "The coefficients of a response sum to 10 whatever its length, so that on answers of three tokens the bonus "
+        "outweighs the reward: it does not learn `digits`; with scale 0.1 it does.",
     ),
 )
 entropy_sft = reinforce.recipe.with_(
