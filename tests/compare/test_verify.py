@@ -135,7 +135,7 @@ def test_a_study_sweeps_every_recipe_alike_on_seeds_of_its_own(plan, tmp_path):
     study.write_sweep(chosen, tmp_path / "sweep.json")
     assert (tmp_path / "sweep.md").read_text().count(" *") == 2
     assert chosen.plans[0].arms[0] == "grpo@update.lr=0.01"
-    with pytest.raises(Refused, match="are among those of the comparison"):
+    with pytest.raises(Refused, match="Seed 0 is in the sweep and in the comparison"):
         study.sweep(small, [1e-2], (0,), "speed", silent())
 
 

@@ -167,7 +167,9 @@ def study(
     seeds: SEEDS = "5",
     budget: BUDGET = "tokens=4e5",
     rates: Annotated[str, typer.Option(help="Learning rates to try for every recipe, between commas.")] = "",
-    sweep_seeds: Annotated[str, typer.Option(help="Seeds of the sweep, never used for the comparison.")] = "100-101",
+    sweep_seeds: Annotated[
+        str, typer.Option(help="How many seeds for the sweep: 1000, 1001, …; or a range, or a list.")
+    ] = "2",
     measure: MEASURE = "pass@1",
     delta: DELTA = None,
     against: Annotated[str, typer.Option(help="Hold all others against this one.")] = "",
@@ -198,7 +200,7 @@ def study(
         settings,
         options,
     )
-    chosen = studies.sweep(plan, studies.rates_of(rates), seeds_of(sweep_seeds), measure, out, workers)
+    chosen = studies.sweep(plan, studies.rates_of(rates), seeds_of(sweep_seeds, studies.FIRST), measure, out, workers)
     studies.write_sweep(chosen, Path(to) / name / "sweep.json")
     results = []
     for one in chosen.plans:
