@@ -118,15 +118,14 @@ def named_in(arm: str) -> str:
 def relabelled(result: Result) -> Result:
     """The result under the names of the recipes: their rates are among the settings that differ."""
 
+    names = {recipe["label"]: named_in(recipe["label"]) for recipe in result.recipes}
+
     def renamed(value: Any) -> Any:
         if isinstance(value, dict):
-            return {
-                named_in(key) if isinstance(key, str) and "@" in key else key: renamed(one)
-                for key, one in value.items()
-            }
+            return {names.get(key, key): renamed(one) for key, one in value.items()}
         if isinstance(value, list):
             return [renamed(one) for one in value]
-        return named_in(value) if isinstance(value, str) and f"{LR}=" in value else value
+        return names.get(value, value) if isinstance(value, str) else value
 
     return Result(**{name: renamed(value) for name, value in vars(result).items()})
 
