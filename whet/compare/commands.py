@@ -146,7 +146,7 @@ def _print(result: Any) -> None:
         pad_edge=False,
         header_style="dim",
         title_justify="left",
-        title=f"{result.task}: {result.measure} after {result.budget}, {len(result.seeds)} seeds",
+        title=f"{result.task}: {result.measure} after {result.budget}, seeds: {len(result.seeds)}",
     )
     for head, how in (("recipe", "left"), ("mean", "right"), ("95 % interval", "left")):
         table.add_column(head, justify=how)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def study(
     recipes: Annotated[list[str], typer.Argument(help="Recipes, or text files with one recipe to a line.")],
     task: TASK = "compose,countdown",
     seeds: SEEDS = "5",
-    budget: BUDGET = "tokens=4e5",
+    budget: BUDGET = "tokens=2e5",
     rates: Annotated[str, typer.Option(help="Learning rates to try for every recipe, between commas.")] = "",
     sweep_seeds: Annotated[
         str, typer.Option(help="How many seeds for the sweep: 1000, 1001, …; or a range, or a list.")

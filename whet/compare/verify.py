@@ -21,6 +21,7 @@ from whet.runs.files import slug, write_aside
 from whet.tasks.shelf import make
 
 START = "start"
+OPEN = "cannot tell yet: "
 ANSWERS = ("holds", "opposite", "no difference", "cannot tell")
 
 
@@ -109,7 +110,7 @@ def sentence(one: dict[str, Any]) -> str:
     said = {"up": "higher", "down": "lower", "same": "the same"}[one["direction"]]
     than = "at its start" if one["versus"] == START else f"in {one['versus']}"
     return (
-        f"{one['measure']} {said} than {than}, on {one['task']}: {one['verdict']}; {one['words']} "
+        f"{one['measure']} {said} than {than}, on {one['task']}: {one['verdict']}; {one['words'].removeprefix(OPEN)} "
         f"({len(one['seeds'])} seeds, {one['budget']}). The paper: {one['figure']} ({one['where']})."
     )
 
