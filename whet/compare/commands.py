@@ -104,9 +104,10 @@ def _results(plan: Any, measure: str, delta: float | None, against: str, workers
 
 
 def _of_runs(folders: list[Path], measure: str, delta: float | None, against: str) -> Any:
-    from whet.compare.result import gathered
+    from whet.compare.result import gathered, same
     from whet.runs.store import Store
 
+    same([Store.open(folder) for folder in folders])
     by_recipe: dict[str, list[Store]] = {}
     for folder in folders:
         store = Store.open(folder)
