@@ -189,4 +189,5 @@ def test_a_recipe_that_needs_worked_solutions_is_refused_where_the_task_has_none
 
 def test_seeds_and_settings_are_read_as_they_are_typed():
     assert seeds_of("10-12") == (10, 11, 12)
+    assert seeds_of("2", 1000) == (1000, 1001)
     assert maths.parted("a.py:b@x.y=1") == ("a.py:b", {"x.y": "1"})

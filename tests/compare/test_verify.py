@@ -11,6 +11,7 @@ from whet import shelf
 from whet.compare import doctor, laws, planted, razor, stats, study, verify
 from whet.compare.measure import meaning, measure
 from whet.compare.plan import Budget
+from whet.compare.result import gathered
 from whet.recipe import Finding
 from whet.refusal import Refused
 from whet.report.catalogue import verdicts
@@ -61,7 +62,7 @@ def test_a_finding_is_answered_stored_and_read_by_the_catalogue(plan, tmp_path):
         assert one["verdict"] in verify.ANSWERS
         assert len(one["values"]["grpo"]) == len(one["values"][finding.versus]) == 3
         verify.save(one, tmp_path)
-        assert one["words"] in verify.sentence(one)
+        assert f": {one['verdict']}; " in verify.sentence(one)
     assert len(list(tmp_path.glob("finding-grpo-*.json"))) == 2
     said = verdicts(tmp_path)["grpo"]
     assert "speed, digits: " in said
@@ -135,8 +136,17 @@ def test_a_study_sweeps_every_recipe_alike_on_seeds_of_its_own(plan, tmp_path):
     study.write_sweep(chosen, tmp_path / "sweep.json")
     assert (tmp_path / "sweep.md").read_text().count(" *") == 2
     assert chosen.plans[0].arms[0] == "grpo@update.lr=0.01"
-    with pytest.raises(Refused, match="are among those of the comparison"):
+    with pytest.raises(Refused, match="Seed 0 is in the sweep and in the comparison"):
         study.sweep(small, [1e-2], (0,), "speed", silent())
+
+
+def test_a_study_is_reported_under_the_names_of_its_recipes(runs):
+    arms = dict(zip(("grpo@update.lr=0.01", "w_reinforce@update.lr=0.003"), runs.values(), strict=True))
+    result = study.relabelled(gathered(arms, against="grpo@update.lr=0.01"))
+    assert result.labels == sorted(runs, key=lambda name: -result.means["pass@1"][name]["value"])
+    assert set(result.curves["correct"]) == set(result.law) == set(runs)
+    assert {pair["a"] for pair in result.pairs["pass@1"]} == {"w_reinforce"}
+    assert result.against == "grpo"
 
 
 def test_a_list_of_recipes_is_a_text_file(tmp_path):

@@ -104,9 +104,10 @@ def _results(plan: Any, measure: str, delta: float | None, against: str, workers
 
 
 def _of_runs(folders: list[Path], measure: str, delta: float | None, against: str) -> Any:
-    from whet.compare.result import gathered
+    from whet.compare.result import gathered, same
     from whet.runs.store import Store
 
+    same([Store.open(folder) for folder in folders])
     by_recipe: dict[str, list[Store]] = {}
     for folder in folders:
         store = Store.open(folder)
@@ -146,7 +147,7 @@ def _print(result: Any) -> None:
         pad_edge=False,
         header_style="dim",
         title_justify="left",
-        title=f"{result.task}: {result.measure} after {result.budget}, {len(result.seeds)} seeds",
+        title=f"{result.task}: {result.measure} after {result.budget}, seeds: {len(result.seeds)}",
     )
     for head, how in (("recipe", "left"), ("mean", "right"), ("95 % interval", "left")):
         table.add_column(head, justify=how)  # type: ignore[arg-type]
@@ -165,9 +166,11 @@ def study(
     recipes: Annotated[list[str], typer.Argument(help="Recipes, or text files with one recipe to a line.")],
     task: TASK = "compose,countdown",
     seeds: SEEDS = "5",
-    budget: BUDGET = "tokens=4e5",
+    budget: BUDGET = "tokens=2e5",
     rates: Annotated[str, typer.Option(help="Learning rates to try for every recipe, between commas.")] = "",
-    sweep_seeds: Annotated[str, typer.Option(help="Seeds of the sweep, never used for the comparison.")] = "100-101",
+    sweep_seeds: Annotated[
+        str, typer.Option(help="How many seeds for the sweep: 1000, 1001, …; or a range, or a list.")
+    ] = "2",
     measure: MEASURE = "pass@1",
     delta: DELTA = None,
     against: Annotated[str, typer.Option(help="Hold all others against this one.")] = "",
@@ -198,7 +201,7 @@ def study(
         settings,
         options,
     )
-    chosen = studies.sweep(plan, studies.rates_of(rates), seeds_of(sweep_seeds), measure, out, workers)
+    chosen = studies.sweep(plan, studies.rates_of(rates), seeds_of(sweep_seeds, studies.FIRST), measure, out, workers)
     studies.write_sweep(chosen, Path(to) / name / "sweep.json")
     results = []
     for one in chosen.plans:

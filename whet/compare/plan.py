@@ -135,8 +135,8 @@ def _demonstrated(recipe: Recipe) -> bool:
     return any("demonstrations" in name for name in (function.__name__, *function.__code__.co_names))
 
 
-def seeds_of(text: str) -> tuple[int, ...]:
-    """`5` for the seeds 0 to 4, or the seeds themselves: `10-14`, `0,3,7`.
+def seeds_of(text: str, start: int = 0) -> tuple[int, ...]:
+    """`5` for the seeds 0 to 4 (or that many from `start` on), or the seeds themselves: `10-14`, `0,3,7`.
 
     >>> seeds_of("3"), seeds_of("10-12"), seeds_of("0,3,7")
     ((0, 1, 2), (10, 11, 12), (0, 3, 7))
@@ -146,7 +146,7 @@ def seeds_of(text: str) -> tuple[int, ...]:
         found = tuple(range(int(first), int(last) + 1)) if dash else tuple(int(word) for word in text.split(","))
     except ValueError:
         raise Refused(f"--seeds {text!r}: write a number of seeds (5), a range (10-14), or a list (0,3,7).") from None
-    found = tuple(range(found[0])) if not dash and "," not in text else found
+    found = tuple(range(start, start + found[0])) if not dash and "," not in text else found
     if not found:
         raise Refused(f"--seeds {text!r} is no seed at all: five are a good beginning.")
     return found

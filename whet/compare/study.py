@@ -17,6 +17,7 @@ from whet.refusal import Refused
 from whet.runs.files import write_aside
 
 LR = "update.lr"
+FIRST = 1000  # the first seed of a sweep, beyond those of any comparison
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def sweep(
 ) -> Chosen:
     """Every recipe at every rate on every task; the best mean on the sweep's seeds is taken, task by task."""
     if set(seeds) & set(plan.seeds):
-        raise Refused(f"The sweep's seeds {seeds} are among those of the comparison: choose others with --sweep-seeds.")
+        raise Refused(
+            f"Seed {min(set(seeds) & set(plan.seeds))} is in the sweep and in the comparison: use --sweep-seeds 2."
+        )
     if not rates:
         return Chosen([replace(plan, tasks=(task,)) for task in plan.tasks], [])
     arms = {(arm, rate): _with_rate(arm, rate) for arm in plan.arms for rate in rates}
@@ -115,15 +118,14 @@ def named_in(arm: str) -> str:
 def relabelled(result: Result) -> Result:
     """The result under the names of the recipes: their rates are among the settings that differ."""
 
+    names = {recipe["label"]: named_in(recipe["label"]) for recipe in result.recipes}
+
     def renamed(value: Any) -> Any:
         if isinstance(value, dict):
-            return {
-                named_in(key) if isinstance(key, str) and "@" in key else key: renamed(one)
-                for key, one in value.items()
-            }
+            return {names.get(key, key): renamed(one) for key, one in value.items()}
         if isinstance(value, list):
             return [renamed(one) for one in value]
-        return named_in(value) if isinstance(value, str) and f"{LR}=" in value else value
+        return names.get(value, value) if isinstance(value, str) else value
 
     return Result(**{name: renamed(value) for name, value in vars(result).items()})
 

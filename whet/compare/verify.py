@@ -11,15 +11,17 @@ from rich.console import Console
 
 from whet import shelf
 from whet.compare import stats
-from whet.compare.measure import meaning, measure
+from whet.compare.measure import meaning, measure, possible
 from whet.compare.plan import Budget, Plan
 from whet.compare.result import DELTA
 from whet.compare.work import carry_out
 from whet.recipe import Finding
 from whet.refusal import Refused
 from whet.runs.files import slug, write_aside
+from whet.tasks.shelf import make
 
 START = "start"
+OPEN = "cannot tell yet: "
 ANSWERS = ("holds", "opposite", "no difference", "cannot tell")
 
 
@@ -50,6 +52,8 @@ def verify(
     out: Console, workers: int = 0,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Make the runs that are not there, then answer finding by finding; each answer is what is stored."""
+    for case in cases:
+        possible(case.finding.measure, samples, list(make(case.task).evaluation()))
     plans = [_plan(case, tuple(seeds), budget, samples, runs).checked() for case in cases]
     jobs = {job.folder: job for plan in plans for job in plan.jobs()}
     carry_out(sorted(jobs.values(), key=lambda job: job.seed), out, workers)
@@ -106,7 +110,7 @@ def sentence(one: dict[str, Any]) -> str:
     said = {"up": "higher", "down": "lower", "same": "the same"}[one["direction"]]
     than = "at its start" if one["versus"] == START else f"in {one['versus']}"
     return (
-        f"{one['measure']} {said} than {than}, on {one['task']}: {one['verdict']}; {one['words']} "
+        f"{one['measure']} {said} than {than}, on {one['task']}: {one['verdict']}; {one['words'].removeprefix(OPEN)} "
         f"({len(one['seeds'])} seeds, {one['budget']}). The paper: {one['figure']} ({one['where']})."
     )
 

@@ -24,7 +24,9 @@ def verdicts(folder: Path) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for path in sorted(folder.glob("finding-*.json")):
         one = json.loads(path.read_text())
-        said = f"{one['verdict']}: {one['words']}" if "words" in one else one["verdict"]
+        said = (
+            f"{one['verdict']}, {one['words'].removeprefix('cannot tell yet: ')}" if "words" in one else one["verdict"]
+        )
         what = f"{one['measure']}, {one['task']}: " if "measure" in one else ""
         found.setdefault(one["recipe"], []).append(what + said)
     return {recipe: "; ".join(said) for recipe, said in found.items()}
