@@ -143,6 +143,17 @@ def test_a_run_cannot_have_a_name_that_is_no_file_name(tmp_path, capsys, name):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_what_cannot_change_is_refused_beside_resume_and_what_can_is_taken(tmp_path, capsys):
+    begun = ("train", "grpo", "--task", "digits", "--eval-samples", "1", "--eval-every", "0", "--runs", str(tmp_path))
+    assert main(*begun, "--steps", "1", "--name", "r") == 0
+    again = ("train", "grpo", "--runs", str(tmp_path), "--resume", "r", "--steps", "2")
+    for more, sentence in ((("--seed", "3"), "seed cannot change"), (("--name", "s"), "name cannot change")):
+        assert main(*again, *more) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
+    assert main("train", "ppo", *again[2:]) == 2
+    assert main(*again, "--update.lr=0.001") == 0
+
+
 # --- files -------------------------------------------------------------------------------------------------
 
 VALUES = st.recursive(

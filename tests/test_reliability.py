@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.soak import lost, slope
 from tests.test_train import metrics, run_cli, short, weights
 from whet import checkpoints, guards, selfcheck, shelf
 from whet.engines.local import LocalEngine
@@ -20,6 +21,7 @@ from whet.papers import grpo
 from whet.prepare import Run
 from whet.recipe import Remembers, with_settings
 from whet.refusal import NotFinite, Refused
+from whet.report import reliability
 from whet.runs import store as stores
 from whet.runs.store import Store
 from whet.step import State, step
@@ -251,6 +253,15 @@ with alone(__import__("pathlib").Path({str(run.folder)!r})):
         holder.kill()
         holder.communicate()
     resume_run(str(run.folder), steps=7)  # a killed holder leaves no lock behind
+
+
+def test_a_run_that_died_while_it_was_made_leaves_its_name_free(tmp_path):
+    begun = Store.create(tmp_path / "run", {})
+    (begun.folder / "run.json").unlink()
+    (begun.folder / ".run.json.17.aside").write_text("{")
+    assert start_run(_run(tmp_path, steps=1)).finished
+    with pytest.raises(Refused, match="already exists"):
+        start_run(_run(tmp_path, steps=1))
 
 
 # --- another run than it was -------------------------------------------------------------------------------
@@ -514,3 +525,28 @@ def test_whet_check_runs_it_alone(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("passed") >= 7
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "cache"])
+
+
+# --- the long run and the table ----------------------------------------------------------------------------
+
+
+def test_a_leak_shows_in_the_slope_and_noise_does_not():
+    hours = [i / 1000 for i in range(1000)]
+    noise = torch.randn(1000, generator=torch.Generator().manual_seed(0)).tolist()
+    leak = slope(hours, [100 + 5 * h + n for h, n in zip(hours, noise, strict=True)], "MiB")
+    flat = slope(hours, [100 + n for n in noise], "MiB")
+    assert 0 < leak["low"] < 5 < leak["high"]
+    assert flat["low"] < 0 < flat["high"]
+
+
+def test_what_a_long_run_lost_is_counted(run):
+    assert lost(run, 256)["lost_metrics"] == lost(run, 256)["lost_responses"] == 0
+    with run._connected() as connection:
+        connection.execute("DELETE FROM metrics WHERE step = 3 AND name IN ('loss', 'reward')")
+        connection.execute("UPDATE metrics SET value = 250 WHERE step = 2 AND name = 'drawn'")
+    assert lost(run, 256)["lost_metrics"] == 2
+    assert lost(run, 256)["lost_responses"] == 6
+
+
+def test_the_table_of_reliability_is_fresh():
+    assert reliability.main(["--check"]) == 0
