@@ -223,7 +223,7 @@ def test_a_judge_that_fails_too_often_stops_the_run_in_one_sentence(own):
             "hf download",
         ),
         (["train", "grpo", "--task", "mine.jsonl", "--judge", "my.py:mrak"], "'mark'"),
-        (["train", "grpo", "--task", "digits", "--judge", "my.py:mark"], "for a .jsonl file"),
+        (["train", "grpo", "--task", "digits", "--judge", "my.py:mark"], "for data of your own"),
         (["train", "grpo", "--resume", "nothing"], "no runs"),
         (["show", "gpro"], "no recipe 'gpro'"),
         (["samples", "nothing"], "no runs"),
