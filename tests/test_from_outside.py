@@ -192,6 +192,7 @@ def test_the_run_is_evaluated_exported_with_a_card_and_talked_to(mine):
 
     folder, _ = mine
     assert "held_out" in whet(folder, "eval", "first", "--samples", "2")
+    assert "held_out" in whet(folder, "eval", "model", "--task", "problems.jsonl", "--task.max_tokens=3", "--samples=2")
     whet(folder, "export", "merged", "first")
     assert AutoModelForCausalLM.from_pretrained(folder / "merged", local_files_only=True).config.model_type == "qwen3"
     card = (folder / "merged" / "README.md").read_text()

@@ -183,21 +183,23 @@ def _end(store: Any) -> None:
         sys.exit(1)
 
 
-@app.command(name="eval")
+@app.command(name="eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def eval_(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="A run, or a Hugging Face model directory; the shipped base if empty.")
     ] = "",
-    task: Annotated[str, typer.Option(help="compose, countdown, digits, code, or a .jsonl file.")] = "",
+    task: Annotated[str, typer.Option(help="A task or data, as for train; a run's own without it.")] = "",
     samples: Annotated[int, typer.Option(min=1, help="Responses to each held-out problem.")] = 64,
-    judge: Annotated[str, typer.Option(help="For .jsonl: your function, as path/to/my.py:score.")] = "",
+    judge: Annotated[str, typer.Option(help="For your data: path/to/my.py:score, math, choices, or judge.toml.")] = "",
     engine: ENGINE = "local",
     runs: RUNS = "runs",
 ) -> None:
-    """pass@k of a model on a task's held-out problems."""
+    """pass@k of a model on a task's held-out problems; options of the task follow, as [bold]--task.path=gsm8k[/]."""
     from whet.live import evaluation_table
 
-    out.print(evaluation_table(model, task, samples, judge, runs, out, engine))
+    options = {name.removeprefix("task."): value for name, value in settings_of(context.args).items()}
+    out.print(evaluation_table(model, task, samples, options | ({"judge": judge} if judge else {}), runs, out, engine))
 
 
 @app.command()

@@ -151,7 +151,7 @@ def with_progress(out: Console, what: str, work: Callable[[Callable[[float], Non
 
 
 def evaluation_table(
-    model: str, task: str, samples: int, judge: str, runs: str, out: Console, drawn_by: str = "local"
+    model: str, task: str, samples: int, options: dict[str, Any], runs: str, out: Console, drawn_by: str = "local"
 ) -> Table:
     """pass@k of a model, or of a run's last checkpoint, by split."""
     from whet.engines.choice import Choice
@@ -161,10 +161,10 @@ def evaluation_table(
     from whet.tasks.shelf import make
 
     run = run_of(model, runs)
-    options = dict(run.options) if run and task in ("", run.task) else {}
+    options = {**(run.options if run and task in ("", run.task) else {}), **options}
     path, task = resolved(model, task, runs)
     engine = Choice(drawn_by).applied(LocalEngine.load(path or BASE, setup=run.setup.asked_only() if run else None))
-    found = make(task, **{**options, **({"judge": judge} if judge else {})})
+    found = make(task, **options)
     began = time.perf_counter()
     rows = with_progress(out, "evaluating", lambda tell: evaluate(engine, found, samples, progress=tell))
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k <= samples]

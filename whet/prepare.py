@@ -95,8 +95,9 @@ def asked(run: Run) -> str:
 
 def run_from(store: Store) -> Run:
     """What a run was made from."""
-    said = store.about["run"]
-    return Run(**{**said, "setup": Setup(**said["setup"])})
+    said = dict(store.about["run"])
+    before = {name: said.pop(name) for name in ("device", "dtype") if name in said}  # as version 0.1.0 wrote them
+    return Run(**{**said, "setup": Setup(**said.get("setup", before))})
 
 
 def run_of(model: str, out: str) -> Run | None:

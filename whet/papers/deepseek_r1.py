@@ -3,7 +3,6 @@
 R = accuracy + format        format: <think> … </think>, and then the answer       (section 2.2.2)
 """
 
-import re
 from typing import Any
 
 import torch
@@ -35,11 +34,19 @@ def thinking_format(
     >>> thinking_format(("<think>a<think>b</think>c", "<think></think>c", "<think>a</think>b</think>c"))
     tensor([0., 0., 0.])
     """
-    tag = f"{re.escape(opening)}|{re.escape(closing)}"
-    form = re.compile(
-        rf"\s*(?:{re.escape(opening)})?(?:(?!{tag}).)+{re.escape(closing)}\s*(?!{tag})\S(?:(?!{tag}).)*", re.S
-    )
-    return torch.tensor([worth if form.fullmatch(text) else 0.0 for text in texts])
+    return torch.tensor([worth if formed(text, opening, closing) else 0.0 for text in texts])
+
+
+def formed(text: str, opening: str, closing: str) -> bool:
+    """True for thoughts, their closing tag and an answer, with no further tag in either.
+
+    >>> formed("<b>so</b>42", "<b>", "</b>"), formed("<b></b>42", "<b>", "</b>")
+    (True, False)
+    """
+    before, closed, answer = text.partition(closing)
+    thoughts = before.strip().removeprefix(opening)
+    tags = (opening, closing)
+    return bool(closed and thoughts.strip() and answer.strip()) and not any(tag in thoughts + answer for tag in tags)
 
 
 recipe = grpo.recipe.with_(
