@@ -48,11 +48,14 @@ def test_every_family_says_the_same_with_the_same_probability(family):
     says_the_same(family)
 
 
-def test_a_mixture_of_experts_says_the_same():
-    # vLLM sets up a process for experts or for none when its first model starts
-    code = "from tests.vllm.test_drawing import says_the_same; says_the_same('mixtral')"
+def test_a_model_whose_weights_vllm_does_not_take_over_is_refused():
+    # in a process of its own: vLLM sets one up for experts or for none when its first model starts
+    code = "from tests.vllm.models import engine; engine('mixtral')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    if torch.cuda.is_available():
+        assert done.returncode == 0, done.stderr
+    else:  # vLLM 0.32 on a CPU keeps the experts' first weights
+        assert "nats a token on this MixtralForCausalLM, so what vLLM draws would not come from" in done.stderr
 
 
 def test_tokens_are_drawn_as_often_as_they_are_probable(llama):
