@@ -7,8 +7,8 @@ from whet.draw import Draw, generator, with_labels, with_ref_score
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import ulorl_dmmpt, vapo
-from whet.recipe import with_settings
 from whet.refusal import Refused
+from whet.settings import with_settings
 from whet.step import State, step
 from whet.tasks import Problem
 from whet.tasks.compose import Compose

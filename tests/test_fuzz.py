@@ -20,8 +20,9 @@ from whet.tasks.jsonl import JsonLines
 from whet import cli, shelf
 from whet.engines.local import LocalEngine
 from whet.models import tiny
-from whet.recipe import Recipe, Refused, with_settings
-from whet.recipe import settings as settings_of
+from whet.recipe import Recipe, Refused
+from whet.settings import settings as settings_of
+from whet.settings import with_settings
 from whet.tasks import Problem
 
 QUICK = settings(

@@ -11,7 +11,7 @@ from whet.draw import Draw, generator
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import grpo
-from whet.recipe import with_settings
+from whet.settings import with_settings
 from whet.step import State, halves_agree, step
 from whet.tasks import Problem
 from whet.tasks.digits import Digits

@@ -11,8 +11,8 @@ from tests.laws.harness import case, run_fields
 from whet import groups, shelf
 from whet.cli import settings_of
 from whet.moving import from_trl
-from whet.recipe import with_settings
 from whet.refusal import Refused
+from whet.settings import with_settings
 from whet.step import objective, weigh
 
 PYTHON = """

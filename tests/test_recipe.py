@@ -9,19 +9,8 @@ import torch
 from tests.laws.harness import case, gradient
 from whet import describe, plain, shelf
 from whet.papers import dapo, dr_grpo, gae, grpo, gspo, kl_estimators, ppo, rloo
-from whet.recipe import (
-    ONE,
-    Refused,
-    Remembers,
-    call,
-    compose,
-    contribution,
-    name_of,
-    same,
-    scored,
-    settings,
-    with_settings,
-)
+from whet.recipe import ONE, Refused, Remembers, call, compose, contribution, name_of, same, scored
+from whet.settings import settings, with_settings
 
 RECIPES = shelf.every_recipe()
 

@@ -19,11 +19,12 @@ from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import grpo
 from whet.prepare import Run
-from whet.recipe import Remembers, with_settings
+from whet.recipe import Remembers
 from whet.refusal import NotFinite, Refused
 from whet.report import reliability
 from whet.runs import store as stores
 from whet.runs.store import Store
+from whet.settings import with_settings
 from whet.step import State, step
 from whet.tasks import Verdict
 from whet.tasks.digits import Digits

@@ -14,7 +14,8 @@ from whet.draw import Draw, generator, judged
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import dapo
-from whet.recipe import Remembers, scored, with_settings
+from whet.recipe import Remembers, scored
+from whet.settings import with_settings
 from whet.step import State, objective, selector, step, wanted, weigh
 from whet.tasks import Problem, Verdict
 

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from whet.batch import Batch
-from whet.recipe import Recipe, Refused, settings, with_settings
+from whet.recipe import Recipe, Refused
 from whet.refusal import NotFinite
 from whet.runs.files import settle
+from whet.settings import settings, with_settings
 from whet.step import State
 from whet.tasks import Problem
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from whet.batch import Batch
 from whet.fields import made_by, per_token
 from whet.plain import one_pass
-from whet.recipe import Recipe, function_of, like, name_of, off_policy, settings, with_settings
+from whet.recipe import Recipe, function_of, name_of, off_policy
 from whet.refusal import NotFinite, Refused
+from whet.settings import like, settings, with_settings
 from whet.tasks import Problem
 
 PATIENCE = 3  # steps in a row that are not taken before the run stops

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from whet import __version__, describe
-from whet.recipe import STAGES, Recipe, function_of, lineage, settings
+from whet.recipe import STAGES, Recipe, function_of, lineage
 from whet.refusal import Refused
+from whet.settings import settings
 from whet.tasks.shelf import others_taught
 
 ANOTHER_RUN = {

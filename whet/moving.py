@@ -123,7 +123,7 @@ def _recipe(config: Mapping[str, Any]) -> str:
 
 
 def _known(expression: str) -> dict[str, Any]:
-    from whet.recipe import settings
+    from whet.settings import settings
     from whet.shelf import load
 
     return settings(load(expression))

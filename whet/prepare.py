@@ -13,8 +13,9 @@ from whet.engines.choice import Choice
 from whet.guards import Guard
 from whet.models import lora
 from whet.models.setup import Setup
-from whet.recipe import Recipe, needs, settings, with_settings
+from whet.recipe import Recipe, needs
 from whet.runs.store import Store, find
+from whet.settings import settings, with_settings
 
 DEFAULT_STEPS = 60  # ours: about two minutes on two cores with the shipped base
 MICRO_LR = 1e-2  # ours: for the fresh micro model of `digits`

@@ -6,7 +6,6 @@ and what a recipe needs (a critic, a reference model, the old log-probabilities)
 """
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -108,19 +107,19 @@ class Recipe:
         """The same recipe with some stages changed; claims, departures and findings do not carry over."""
         unknown = set(changes) - set(self.__dataclass_fields__)
         if unknown:
-            raise Refused(_no_such("stage", sorted(unknown)[0], STAGES))
+            raise Refused(no_such("stage", sorted(unknown)[0], STAGES))
         return replace(self, **{"base": self, "added": None, "claims": (), "departs": (), "findings": (), **changes})
 
     def parts(self, *stages: str) -> list[tuple[str, Part | Remembers]]:
         """Every part with its stage, in the order of the flow; only those stages when some are named."""
-        return [(stage, part) for stage in stages or STAGES for part in _as_tuple(getattr(self, stage))]
+        return [(stage, part) for stage in stages or STAGES for part in as_tuple(getattr(self, stage))]
 
     def __add__(self, other: "Recipe") -> "Recipe":
         """What `other` changes with respect to its base, applied to this recipe."""
         return compose(self, other)
 
 
-def _as_tuple(value: Any) -> tuple[Any, ...]:
+def as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -158,7 +157,7 @@ def call(part: Part | Remembers, fields: Mapping[str, Any], memories: dict[str, 
     names = data_of(part)
     missing = [name for name in names if name not in fields and name != "memory"]
     if missing:
-        raise Refused(f"{name_of(part)} asks for {missing[0]!r}: " + _no_such("field", missing[0], [*fields]))
+        raise Refused(f"{name_of(part)} asks for {missing[0]!r}: " + no_such("field", missing[0], [*fields]))
     data = {name: fields[name] for name in names if name != "memory"}
     if not isinstance(part, Remembers):
         return part(**data)
@@ -209,7 +208,7 @@ def same(one: Part | Remembers, other: Part | Remembers) -> bool:
 
 
 def _differs(stage: str, one: Recipe, other: Recipe) -> bool:
-    mine, theirs = _as_tuple(getattr(one, stage)), _as_tuple(getattr(other, stage))
+    mine, theirs = as_tuple(getattr(one, stage)), as_tuple(getattr(other, stage))
     return len(mine) != len(theirs) or not all(map(same, mine, theirs))
 
 
@@ -298,103 +297,20 @@ def _told(part: Part | Remembers) -> str:
     return name_of(part) + (f"({', '.join(f'{k}={v}' for k, v in keywords.items())})" if keywords else "")
 
 
-# --- settings --------------------------------------------------------------------------------------------
-
-
-def settings(recipe: Recipe) -> dict[str, Any]:
-    """Every setting by its address: `loss.high` for a single part, `penalties.k3.beta` where there are several."""
-    found = {}
-    for stage, part in recipe.parts():
-        prefix = f"{stage}.{name_of(part)}" if stage in SEVERAL else stage
-        found.update({f"{prefix}.{name}": value for name, value in settings_of(part).items()})
-    return found
-
-
-def with_settings(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with some settings changed, by address; an unknown address is answered with the nearest."""
-    known = settings(recipe)
-    for address, value in values.items():
-        full = _full_address(address, known)
-        if full is None:
-            raise Refused(f"{recipe.name} has no setting {address!r}" + _nearest(address, [*known]) + _said(known))
-        stage, *middle, name = full.split(".")
-        current = getattr(recipe, stage)
-        before = settings_of_stage(current, middle)[name]
-        value = _sound(like(value, before, full), before, full)
-        bound = tuple(
-            _bind(part, name, value) if not middle or name_of(part) == middle[0] else part
-            for part in _as_tuple(current)
-        )
-        departs, claims = recipe.departs, recipe.claims
-        recipe = recipe.with_(**{stage: bound if isinstance(current, tuple) else bound[0]})
-        recipe = replace(recipe, departs=departs, claims=claims)
-    return recipe
-
-
-def settings_of_stage(value: Any, middle: list[str]) -> dict[str, Any]:
-    """The settings of the part that an address names."""
-    return next(settings_of(part) for part in _as_tuple(value) if not middle or name_of(part) == middle[0])
-
-
-def _full_address(address: str, known: Mapping[str, Any]) -> str | None:
-    if address in known:
-        return address
-    ends = [full for full in known if full.split(".", 1)[1] == address or full.endswith("." + address)]
-    return ends[0] if len(ends) == 1 else None
-
-
-def _bind(part: Part | Remembers, name: str, value: Any) -> Part | Remembers:
-    if isinstance(part, Remembers):
-        return replace(part, part=partial(part.part, **{name: value}))
-    return partial(part, **{name: value})
-
-
-def like(value: Any, example: Any, address: str) -> Any:
-    """What was typed, as the kind of thing that `example` is."""
-    if not isinstance(value, str) or isinstance(example, str):
-        return value
-    if value.lower() in ("none", "true", "false"):
-        return {"none": None, "true": True, "false": False}[value.lower()]
-    try:
-        return int(value) if isinstance(example, int) and not isinstance(example, bool) else float(value)
-    except ValueError:
-        kind = type(example).__name__ if example is not None else "number"
-        raise Refused(f"{address} is a {kind} (now {example}), so it cannot be {value!r}.") from None
-
-
-COUNTS = ("prompts", "responses", "epochs", "minibatches")
-
-
-def _sound(value: Any, before: Any, address: str) -> Any:
-    """A setting that its part can compute with; what is no number, or below what its kind allows, is refused."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and not math.isfinite(value) and value != before:
-        raise Refused(f"{address} is now {before}, so it cannot be {value}: it must be a finite number.")
-    if value is None and before is not None:
-        raise Refused(f"{address} is now {before}, so it cannot be none: it must be a {type(before).__name__}.")
-    name = address.rpartition(".")[2]
-    least = 1 if name in COUNTS else 0
-    if number and isinstance(before, int) and not isinstance(before, bool) and before >= least > value:
-        raise Refused(f"{address} is a number of at least {least} (now {before}), so it cannot be {value}.")
-    if number and name in ("lr", "clip_norm", "temperature") and value < 0:
-        raise Refused(f"{address} cannot be below 0, and {value} is.")
-    return value
-
-
 # --- sentences -------------------------------------------------------------------------------------------
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str]) -> str:
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; the nearest is {close[0]!r}" if close else ""
 
 
-def _said(known: Mapping[str, Any]) -> str:
+def said(known: Mapping[str, Any]) -> str:
     return f". It has: {', '.join(known)}."
 
 
-def _no_such(kind: str, word: str, known: Any) -> str:
-    return f"there is no {kind} {word!r}{_nearest(word, [*known])}."
+def no_such(kind: str, word: str, known: Any) -> str:
+    return f"there is no {kind} {word!r}{nearest(word, [*known])}."
 
 
 def unknown_fields(part: Part | Remembers) -> list[str]:

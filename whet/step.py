@@ -18,7 +18,8 @@ from whet import groups, metrics
 from whet.batch import Batch
 from whet.draw import Draw, generator, with_what_is_asked
 from whet.fields import per_token
-from whet.recipe import Recipe, call, data_of, needs, scored, with_settings
+from whet.recipe import Recipe, call, data_of, needs, scored
+from whet.settings import with_settings
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from whet import checkpoints, closely, evaluate, guards, identity, selfcheck
 from whet.batch import Batch
 from whet.draw import generator
 from whet.prepare import DEFAULT_STEPS, Run, asked, parts_of, prepared, run_from
-from whet.recipe import Recipe, Refused, needs, settings
+from whet.recipe import Recipe, Refused, needs
 from whet.refusal import NotFinite
 from whet.runs.files import alone, guarded, slug
 from whet.runs.store import Evaluated, Store, find, fresh
+from whet.settings import settings
 from whet.step import State, step
 from whet.tasks.shelf import others_taught
 from whet.trackers import tracked

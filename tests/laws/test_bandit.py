@@ -12,7 +12,7 @@ import torch
 from tests.laws.harness import Case, case, gradient
 from tests.laws.test_laws import RECIPES, claimed
 from whet.papers import pkpo
-from whet.recipe import with_settings
+from whet.settings import with_settings
 
 POLICIES = (torch.tensor([0.2, 0.5, 0.3]), torch.tensor([0.6, 0.3, 0.1]))
 RIGHT = torch.tensor([1.0, 0.0, 0.0])

@@ -8,7 +8,8 @@ import torch
 
 from tests.laws.test_laws import RECIPES
 from whet.papers import adaptive_entropy_control, aepo, amft_controller, e3_budget, ppo_br
-from whet.recipe import Remembers, call, settings, with_settings
+from whet.recipe import Remembers, call
+from whet.settings import settings, with_settings
 
 CONTROLLED = sorted(name for name, recipe in RECIPES.items() if recipe.control)
 

@@ -8,7 +8,8 @@ from tests.laws.test_laws import RECIPES, SEEDS, close
 from whet import groups
 from whet.metrics import pass_at_k
 from whet.papers import grpo, pacevolve_pp, passk_training, pkpo, ppo
-from whet.recipe import SEVERAL, data_of, name_of, settings_of, with_settings
+from whet.recipe import SEVERAL, data_of, name_of, settings_of
+from whet.settings import with_settings
 
 WIDE = 30.0  # wider than any ratio of a case, in nats too
 BOUNDS = {"low", "high", "bound", "cap", "delta", "upper"}

@@ -8,7 +8,7 @@ import torch
 from tests.learning.base import RECIPES
 from whet.engines.local import LocalEngine
 from whet.prepare import BASE
-from whet.recipe import settings, with_settings
+from whet.settings import settings, with_settings
 from whet.step import State, step
 from whet.tasks.shelf import make
 

@@ -27,7 +27,7 @@ from whet.papers import (
     tw_grpo_soft_reward,
     ulorl_dmmpt,
 )
-from whet.recipe import settings, with_settings
+from whet.settings import settings, with_settings
 from whet.tasks import Problem
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "entropy.json").read_text())

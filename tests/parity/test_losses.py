@@ -36,7 +36,8 @@ from whet.papers import (
     topr,
     vespo,
 )
-from whet.recipe import call, settings, with_settings
+from whet.recipe import call
+from whet.settings import settings, with_settings
 
 FOLDER = Path(__file__).parents[2] / "golden"
 GOLDEN = json.loads((FOLDER / "losses.json").read_text())

@@ -15,8 +15,9 @@ from types import ModuleType
 from typing import Any
 
 from whet import shelf
-from whet.recipe import Recipe, Remembers, function_of, settings_of, with_settings
+from whet.recipe import Recipe, Remembers, function_of, settings_of
 from whet.refusal import Refused
+from whet.settings import with_settings
 
 HERE = Path(__file__).parents[1]
 SPINE = ("recipe", "step", "plain", "groups", "batch", "draw", "metrics", "evaluate", "train", "checkpoints")

@@ -7,10 +7,11 @@ from typing import Any
 
 from whet.compare import maths
 from whet.prepare import BASE, Run
-from whet.recipe import Recipe, function_of, with_settings
+from whet.recipe import Recipe, function_of
 from whet.refusal import Refused
 from whet.runs.files import slug
 from whet.runs.store import Store
+from whet.settings import with_settings
 
 
 @dataclass(frozen=True)

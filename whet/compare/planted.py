@@ -18,9 +18,9 @@ from whet.compare.measure import meaning, measure
 from whet.compare.plan import Budget, Plan
 from whet.compare.result import DELTA
 from whet.compare.work import carry_out
-from whet.recipe import settings
 from whet.refusal import Refused
 from whet.runs.files import write_aside
+from whet.settings import settings
 
 
 def study(
