@@ -37,8 +37,8 @@ STATE, SUMS = "run-state.pt", "checkpoint.json"
 class Ledger:
     """What a trainer remembers between steps besides the `State` of `step`.
 
-    `spent` is in seconds of training steps, `tokens` in sampled ones. `unknown` holds (unknown, drawn) of each of the last steps, `norms` the
-    gradient norms that the spike guard compares with, `lost` the steps in a row that were not taken.
+    `spent` is in seconds of training steps, `tokens` in sampled ones. `unknown` holds (unknown, drawn) of each of the
+    last steps, `norms` the gradient norms that the spike guard compares with, `lost` the steps in a row not taken.
     """
 
     spent: float = 0.0

@@ -120,6 +120,7 @@ class Recipe:
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
+    """What a stage holds, as several parts."""
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -301,15 +302,18 @@ def _told(part: Part | Remembers) -> str:
 
 
 def nearest(word: str, known: list[str]) -> str:
+    """The end of a sentence: which known word was meant, if one is near."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; the nearest is {close[0]!r}" if close else ""
 
 
 def said(known: Mapping[str, Any]) -> str:
+    """The end of a sentence: what there is."""
     return f". It has: {', '.join(known)}."
 
 
 def no_such(kind: str, word: str, known: Any) -> str:
+    """A sentence for a word that nobody knows."""
     return f"there is no {kind} {word!r}{nearest(word, [*known])}."
 
 

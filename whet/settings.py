@@ -30,8 +30,7 @@ def with_settings(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         before = settings_of_stage(current, middle)[name]
         value = _sound(like(value, before, full), before, full)
         bound = tuple(
-            _bind(part, name, value) if not middle or name_of(part) == middle[0] else part
-            for part in as_tuple(current)
+            _bind(part, name, value) if not middle or name_of(part) == middle[0] else part for part in as_tuple(current)
         )
         departs, claims = recipe.departs, recipe.claims
         recipe = recipe.with_(**{stage: bound if isinstance(current, tuple) else bound[0]})
