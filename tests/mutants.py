@@ -408,7 +408,7 @@ def main() -> int:
     part, parts = map(int, given.part.split("/"))
     excuses = json.loads(EXCUSES.read_text()) if EXCUSES.exists() else {}
     planted, began, alive = chosen(given.each, given.spine, given.only)[part - 1 :: parts], time.time(), []
-    controls = [sound("whet/papers/grpo.py"), sound("whet/groups.py")]
+    controls = [sound(file) for file in {Path(m.file).stem in SPINE: m.file for m in planted}.values()]
     for done, (mutant, lives) in enumerate(judged(controls + planted, given.workers), 1 - len(controls)):
         if mutant in controls:
             if not lives:
