@@ -1,12 +1,13 @@
 """Which program draws a run's responses: `engine` and `engine.*` among its settings."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from whet.refusal import Refused
 
 NAMES = ("local", "vllm")
+OF_VLLM = ("dtype", "publish_every", "memory")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Choice:
     def __post_init__(self) -> None:
         if self.engine not in NAMES:
             raise Refused(f"there is no engine {self.engine!r}: it is {' or '.join(NAMES)}.")
-        if self.engine == "local" and any(getattr(self, one.name) != one.default for one in fields(self)):
+        if self.engine == "local" and any(getattr(self, name) != getattr(Choice, name) for name in OF_VLLM):
             raise Refused("engine.dtype, engine.publish_every and engine.memory are of vllm: add --engine vllm.")
 
     @classmethod
@@ -37,7 +38,7 @@ class Choice:
         for address in settings.keys() - rest.keys():
             name = address.removeprefix("engine.")
             if name not in kinds or address == "engine.engine":
-                known = ", ".join(f"engine.{name}" for name in kinds if name != "engine")
+                known = ", ".join(f"engine.{name}" for name in OF_VLLM)
                 raise Refused(f"there is no setting {address!r} of an engine; there are {known}.")
             try:
                 found[name] = kinds[name](settings[address])
