@@ -105,7 +105,7 @@ _shared = {
     "loss": forecast_error, "departs": (
         "A task's judge has no derivative: the reward is the forecast of a critic that learns from judged responses "
         "meanwhile. The paper's is a frozen classifier of sentiment, on the mean of the soft embeddings.",
-        "On `digits`, 300 updates taught nothing: a critic learns little from a policy that is right 1 time in 20.",
+        "It does not learn `digits` in 300 updates: a critic learns little from a policy that is right 1 time in 20.",
     ),
 }  # fmt: skip
 recipe = reinforce.recipe.with_(
