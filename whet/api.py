@@ -104,18 +104,18 @@ def train(
     from whet.live import LiveView
     from whet.report.run import write
 
-    values = {
-        "recipe_value": recipe if isinstance(recipe, Recipe) else None,
-        "task_value": None if isinstance(task, str | Path) else task,
-    }
+    recipe_value = recipe if isinstance(recipe, Recipe) else None
+    task_value = None if isinstance(task, str | Path) else task
     view = view or LiveView(Console())
     seconds = seconds_of(budget) if isinstance(budget, str) else budget
     if resume:
-        store = resume_run(resume, str(out), view, steps=steps, budget=seconds, **values)
+        store = resume_run(
+            resume, str(out), view, steps=steps, budget=seconds, recipe_value=recipe_value, task_value=task_value
+        )
         write(store)
         return Report(store)
     asked = {"judge": judge, "max_tokens": max_tokens, **(options or {})}
-    if values["task_value"] is not None and any(asked.values()):
+    if task_value is not None and any(asked.values()):
         raise Refused("judge, max_tokens and options are for tasks by name: set them on the task that you pass.")
     run = Run(
         recipe=IN_PYTHON + recipe.name if isinstance(recipe, Recipe) else recipe,
@@ -126,6 +126,6 @@ def train(
         settings={address: str(value) for address, value in (settings or {}).items()},
         options={key: value for key, value in asked.items() if value},
     )  # fmt: skip
-    store = start_run(run, view, **values)
+    store = start_run(run, view, recipe_value, task_value)
     write(store)
     return Report(store)

@@ -186,10 +186,10 @@ def evaluation_table(
 
 def checked(out: Console, run: Run) -> str:
     """The self-check of a model and a task, one line for each check; the sentence of the first that fails."""
-    from whet.prepare import parts_of, prepared
+    from whet.prepare import prepared, recipe_of
     from whet.selfcheck import findings
 
-    recipe, *_ = parts_of(run)
+    recipe = recipe_of(run)
     task, engine, run = prepared(run, recipe)
     sentence = ""
     for one in findings(engine, task, recipe, run.seed):

@@ -48,11 +48,16 @@ class Run:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def parts_of(run: Run, recipe: Recipe | None = None) -> tuple[Recipe, Guard, Choice]:
-    """What the settings of a run are of: its recipe, or the one that is given; its guard; what draws its responses."""
-    guard, typed = Guard.of(run.settings)
-    choice, typed = Choice.of(typed)
-    return with_settings(recipe or shelf.load(run.recipe), typed), guard, choice
+def choices_of(run: Run) -> tuple[Guard, Choice, dict[str, Any]]:
+    """What the settings of a run are of: what watches it, what draws its responses, and the rest, of its recipe."""
+    guard, rest = Guard.of(run.settings)
+    choice, rest = Choice.of(rest)
+    return guard, choice, rest
+
+
+def recipe_of(run: Run, recipe: Recipe | None = None) -> Recipe:
+    """The recipe that a run names, or the one that is given, with the run's settings."""
+    return with_settings(recipe or shelf.load(run.recipe), choices_of(run)[2])
 
 
 def seed_everything(seed: int) -> None:
@@ -72,7 +77,7 @@ def prepared(run: Run, recipe: Recipe, task: Any = None) -> tuple[Any, Any, Run]
     from whet.tasks.shelf import make
 
     seed_everything(run.seed)
-    choice, _ = Choice.of(Guard.of(run.settings)[1])
+    _, choice, _ = choices_of(run)
     task = make(run.task, **run.options) if task is None else task
     if not run.model and run.task == "digits":
         from whet.models import tiny

@@ -17,7 +17,7 @@ import torch
 from whet import checkpoints, closely, evaluate, guards, identity, selfcheck
 from whet.batch import Batch
 from whet.draw import generator
-from whet.prepare import DEFAULT_STEPS, Run, asked, parts_of, prepared, run_from
+from whet.prepare import DEFAULT_STEPS, Run, asked, choices_of, prepared, recipe_of, run_from
 from whet.recipe import Recipe, Refused, needs
 from whet.refusal import NotFinite
 from whet.runs.files import alone, guarded, slug
@@ -60,7 +60,7 @@ class Trainer:
     def __init__(self, run: Run, recipe: Recipe, task: Any, engine: Any, store: Store, view: View) -> None:
         self.run, self.task, self.engine, self.store, self.view = run, task, engine, store, view
         self.state, self.ledger = State(recipe), checkpoints.Ledger()
-        _, self.guard, self.choice = parts_of(run)
+        self.guard, self.choice, _ = choices_of(run)
         self.scores: dict[int, float] = {}
         self.taught = others_taught(engine.card, task)
         problems = list(task.train())
@@ -250,7 +250,7 @@ def start_run(run: Run, view: View | None = None, recipe_value: Recipe | None = 
     run = replace(run, steps=DEFAULT_STEPS) if not (run.steps or run.budget or run.tokens) else run
     if run.name and slug(run.name) != run.name:
         raise Refused(f"A run cannot be named {run.name!r}: use letters, digits and + _ . - only.")
-    recipe, guard, _ = parts_of(run, recipe_value)
+    recipe, guard = recipe_of(run, recipe_value), choices_of(run)[0]
     task, engine, run = prepared(run, recipe, task_value)
     if guard.check:
         selfcheck.require(engine, task, recipe, run.seed)
@@ -283,7 +283,7 @@ def resume_run(
         before = run_from(store)
         run = replace(before, steps=steps or before.steps, budget=budget or before.budget)
         run = replace(run, settings={**run.settings, **(typed or {})})
-        recipe, was = parts_of(run, recipe_value)[0], parts_of(before, recipe_value)[0]
+        recipe, was = recipe_of(run, recipe_value), recipe_of(before, recipe_value)
         task, engine, run = prepared(run, recipe, task_value)
         trainer = Trainer(run, recipe, task, engine, store, tracked(view or View(), run.track))
         made_from = identity.made_from(run, recipe, task, engine)

@@ -97,7 +97,7 @@ def _held_out(both: Evaluations, name: str, start: bool) -> float | None:
     now = both.before if start else both.after
     if name == "forgetting":
         pairs = [(both.before[split], now[split]) for split in both.elsewhere if split in both.before and split in now]
-        lost = [evaluate.drop(before, after) for before, after in pairs]
+        lost = [evaluate.pass_at(before, 1) - evaluate.pass_at(after, 1) for before, after in pairs]
         return sum(lost) / len(lost) if lost else None
     if name == "gap":
         before, after = both.before.get(both.focus, []), now.get(both.focus, [])
