@@ -30,7 +30,8 @@ def write(results: Sequence["Result"], path: Path, title: str = "") -> Path:
 
     specs: dict[str, dict[str, Any]] = {}
     both = across(results)
-    title = title or f"{len(results[0].recipes)} recipes on {', '.join(r.task for r in results)}"
+    many = len(results[0].recipes)
+    title = title or f"{many} recipe{'s' * (many > 1)} on {', '.join(r.task for r in results)}"
     with charts.trusted():
         sections = [
             section for i, result in enumerate(results) for section in _sections(result, i, specs, len(results))
