@@ -75,6 +75,7 @@ $(VLLM_READY): pyproject.toml constraints.txt constraints-vllm.txt
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest beartype
 	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-vllm.txt
+	@$(VLLM)/bin/python -c 'from vllm import LLM' || (echo "vLLM does not open in $(VLLM): see above"; exit 1)
 	@touch $@
 
 clean:           ## remove the environments

@@ -166,7 +166,8 @@ def _started(engine: Any, dtype: str, memory: float) -> Any:
         from vllm import LLM
         from vllm.platforms import current_platform
     except ImportError as error:
-        raise Refused(INSTALL) from error
+        broken = f"vLLM is installed and does not open: {error}; make its environment again (`make env-vllm`)."
+        raise Refused(INSTALL if error.name == "vllm" else broken) from error
     dtype = dtype or str(engine.dtype).removeprefix("torch.")
     if dtype not in ("float32", "bfloat16"):
         raise Refused(f"engine.dtype {dtype!r} is not known: it is float32 or bfloat16.")
