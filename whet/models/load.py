@@ -99,7 +99,7 @@ def _without_code(folder: Path) -> None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         needs_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING_NAMES
-    except (ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return  # whoever opens it says what is wrong
     if needs_code:
         raise Refused(
