@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from whet.tasks.jsonl import JsonLines
 
 from whet import cli, shelf
 from whet.engines.local import LocalEngine
@@ -24,6 +23,7 @@ from whet.recipe import Recipe, Refused
 from whet.settings import settings as settings_of
 from whet.settings import with_settings
 from whet.tasks import Problem
+from whet.tasks.data import Data
 
 QUICK = settings(
     max_examples=60, deadline=None, database=None, derandomize=True,
@@ -173,7 +173,7 @@ ROWS = st.dictionaries(st.one_of(st.sampled_from(["prompt", "answer"]), ODD), VA
 def test_any_jsonl_file_is_a_task_or_one_sentence(tmp_path, lines, feed):
     path = tmp_path / "any.jsonl"
     path.write_bytes(("\r\n" if feed else "\n").join(lines).encode("utf-8", "surrogatepass"))
-    task = or_refused("JSONL files", lambda: JsonLines(str(path)))
+    task = or_refused("JSONL files", lambda: Data(str(path)))
     if task is not None:
         problems = task.train()
         assert problems
@@ -185,7 +185,7 @@ def test_any_jsonl_file_is_a_task_or_one_sentence(tmp_path, lines, feed):
 def test_any_bytes_in_a_jsonl_file_are_a_task_or_one_sentence(tmp_path, data):
     path = tmp_path / "any.jsonl"
     path.write_bytes(data)
-    or_refused("JSONL files", lambda: JsonLines(str(path)))
+    or_refused("JSONL files", lambda: Data(str(path)))
 
 
 # --- tokenizers and models ---------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ import torch
 
 from whet import metrics
 from whet.batch import Batch
+from whet.closely import halves_agree, step_kl
 from whet.draw import Draw, generator
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import grpo
 from whet.settings import with_settings
-from whet.step import State, halves_agree, step
+from whet.step import State, step
 from whet.tasks import Problem
 from whet.tasks.digits import Digits
 
@@ -68,11 +69,11 @@ def test_what_was_drawn_is_counted_in_tokens(stepped):
 
 def test_the_kl_of_a_step_is_zero_without_a_step_and_grows_with_it(stepped):
     engine, _, batch = stepped
-    assert metrics.step_kl(engine, batch) > 1e-4
+    assert step_kl(engine, batch) > 1e-4
     still = LocalEngine(*tiny.micro(0), lr=1e-2)
     recipe = with_settings(grpo.recipe, {"update.lr": 0.0})
     _, same = step(still, Digits(), Digits().train(), State(recipe), seed=0)
-    assert metrics.step_kl(still, same) == pytest.approx(0, abs=1e-8)
+    assert step_kl(still, same) == pytest.approx(0, abs=1e-8)
 
 
 def test_halves_that_are_alike_agree_and_opposite_ones_do_not(stepped):

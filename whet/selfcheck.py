@@ -13,7 +13,7 @@ from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
-from whet.draw import Draw, generator
+from whet.draw import Draw, generator, with_what_is_asked
 from whet.recipe import Recipe, Refused, needs, scored
 from whet.step import objective, selector, wanted, weigh
 
@@ -56,8 +56,7 @@ class Bench:
         if not len(drawn):
             why = drawn.unknown.most_common(1)[0][0] if drawn.unknown else "nothing was drawn"
             raise Refused(f"The judge could judge none of the first {drawn.drawn} responses ({why}): repair it first.")
-        if "greedy_score" in needs(self.recipe):
-            drawn = drawn.having(greedy_score=torch.zeros(len(drawn)))
+        drawn = with_what_is_asked(drawn, draw, needs(self.recipe))
         self.batch = drawn.having(**self.engine.score(drawn, [*{*scored(self.recipe), "old_logp"}]))
         self.tolerance = EXACT.get(str(getattr(self.engine, "dtype", "")).removeprefix("torch."), EXACT["float32"])
 
@@ -140,9 +139,10 @@ class Bench:
         size = float(found[0].norm())
         gap = float((found[0] - found[1]).norm()) / max(size, 1e-30)
         bound = 0.0 if str(getattr(self.engine, "device", "cpu")) == "cpu" else 1e-3
-        return gap <= bound and size > 0, gap, "relative difference", (
+        silent = not size and "logp" in needs(self.recipe, "loss", "penalties")
+        return gap <= bound and not silent, gap, "relative difference", (
             f"the gradient of one batch differs by {gap:.2g} from itself when it is computed again"
-            + (" (it is zero)" if not size else "")
+            + (" (it is zero)" if silent else "")
             + f": no run on this machine can be repeated; look for noise in the forward pass, {OFF}"
         )  # fmt: skip
 

@@ -16,10 +16,11 @@ from whet.engines.local import LocalEngine
 from whet.engines.vllm import VLLM
 from whet.evaluate import evaluate, pass_at
 from whet.models import load, tiny
+from whet.prepare import BASE, Run
 from whet.refusal import Refused
 from whet.step import State, step
 from whet.tasks.shelf import make
-from whet.train import BASE, Run, resume_run, start_run
+from whet.train import resume_run, start_run
 
 T95 = {4: 2.447, 3: 2.776, 2: 4.303}  # Student's t with 2(n - 1) degrees of freedom, two-sided
 
