@@ -169,6 +169,8 @@ ROWS = st.dictionaries(st.one_of(st.sampled_from(["prompt", "answer"]), ODD), VA
 @given(st.lists(st.one_of(ROWS.map(json.dumps), VALUES.map(json.dumps), ODD), max_size=5), st.booleans())
 @example(['{"prompt": "\\ud800", "answer": "1"}', '{"prompt": "b", "answer": "1"}'], False)
 @example(['{"prompt": "", "answer": ""}', '{"prompt": " ", "answer": ""}'], False)
+@example(['{"prompt": {"\\r": null}}'], False)
+@example(["[" * 100_000], False)
 @example(['{"prompt": "a", "answer": NaN}', '{"prompt": "b", "answer": 1e999}'], True)
 def test_any_jsonl_file_is_a_task_or_one_sentence(tmp_path, lines, feed):
     path = tmp_path / "any.jsonl"

@@ -2,7 +2,16 @@
 
 
 class Refused(ValueError):
-    """Something the user asked for cannot be; the message is one sentence that says what to do."""
+    """Something the user asked for cannot be; the message is one sentence that says what to do.
+
+    It quotes what users wrote, so what would break its line is made visible.
+
+    >>> print(Refused("there is no column 'a\\nb'."))
+    there is no column 'a↵b'.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__("↵".join(sentence.splitlines()))
 
 
 class NotFinite(Refused):

@@ -51,9 +51,10 @@ def _not_quantised(folder: Path) -> None:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise Refused(f"{folder / 'config.json'} is not JSON: {first_line(error)}") from error
-    if how := found.get("quantization_config"):
+    if how := isinstance(found, dict) and found.get("quantization_config"):
+        named = how.get("quant_method", "in an unnamed way") if isinstance(how, dict) else how
         raise Refused(
-            f"the weights in {folder} are quantised ({how.get('quant_method', 'in an unnamed way')}), and a step of RL "
+            f"the weights in {folder} are quantised ({named}), and a step of RL "
             "is smaller than what they can hold: dequantize the model, save it in bfloat16, and pass that folder."
         )
 

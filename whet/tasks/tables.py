@@ -85,7 +85,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
             where = f"line {number} of {path}"
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise Refused(f"{where} is not JSON: {error}.") from None
             yield where, _object(where, row)
 
@@ -94,7 +94,7 @@ def _json(path: Path) -> Iterator[tuple[str, Row]]:
     """One object (as MATH keeps its problems), a list of them, or in spite of its name one on each line."""
     try:
         found = json.loads(_text(path))
-    except ValueError:
+    except (ValueError, RecursionError):
         yield from _jsonl(path)
         return
     rows = found if isinstance(found, list) else [found]
