@@ -105,3 +105,14 @@ def test_a_model_of_encoder_and_decoder_is_refused(tmp_path):
     hf.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     with pytest.raises(Refused, match="does not open as a causal language model"):
         load.model(tmp_path)
+
+
+def test_attention_scores_are_capped_where_the_model_says_so(tmp_path):
+    made = build("gemma2")
+    made.config.attn_logit_softcapping = 0.1  # small, so that it acts on these weights
+    made.save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    exact = AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True, attn_implementation="eager").eval()
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12, 13]])
+    with torch.no_grad():
+        assert torch.allclose(load.model(tmp_path)(ids).logits, exact(ids).logits, atol=1e-5)

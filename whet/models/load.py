@@ -33,7 +33,7 @@ def model(path: str | Path, dtype: str = "float32") -> Any:
             open_: Any = AutoModelForCausalLM.from_pretrained
             found, told = open_(
                 folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True,
-                trust_remote_code=False, output_loading_info=True,
+                trust_remote_code=False, output_loading_info=True, **_attention(folder),
             )  # fmt: skip
     except Exception as error:  # transformers raises whatever a strange config.json makes of its arithmetic
         raise Refused(f"{folder} does not open as a causal language model: {first_line(error)}") from error
@@ -44,6 +44,13 @@ def model(path: str | Path, dtype: str = "float32") -> Any:
             "take a complete checkpoint of a causal language model."
         )
     return found.eval()
+
+
+def _attention(folder: Path) -> dict[str, str]:
+    """Written out for models that cap attention scores (Gemma 2): torch's own attention leaves the cap out."""
+    found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    capped = isinstance(found, dict) and found.get("attn_logit_softcapping")
+    return {"attn_implementation": "eager"} if capped else {}
 
 
 def _not_quantised(folder: Path) -> None:
