@@ -1,7 +1,6 @@
 """Where the libraries disagree: the paper's rule is the default, the other rule is there by its own name.
 
-The numbers count the conflicts between verl, TRL, OpenRLHF, AReaL, slime and Liger. The eighth, IPO's mean over
-tokens, is about preferences: no recipe of this shelf learns from pairs.
+The numbers count the conflicts between verl, TRL, OpenRLHF, AReaL, slime and Liger.
 """
 
 import pytest
@@ -9,7 +8,21 @@ import torch
 from torch import tensor
 
 from whet import groups, shelf
-from whet.papers import cispo, dapo, decoupled_ppo, dr_grpo, gae, gpg, grpo, loss_agg, ppo, reinforce_pp, rloo, topr
+from whet.papers import (
+    cispo,
+    dapo,
+    decoupled_ppo,
+    dr_grpo,
+    gae,
+    gpg,
+    grpo,
+    ipo,
+    loss_agg,
+    ppo,
+    reinforce_pp,
+    rloo,
+    topr,
+)
 from whet.recipe import function_of, settings_of
 
 LONE = (tensor([0.5]), torch.zeros(1, dtype=torch.long))
@@ -32,6 +45,7 @@ def close(found, expected):
         ("cispo", "loss", cispo.clipped_weight),
         ("gpg", "advantage", gpg.scaled_by_mixed),
         ("topr", "loss", topr.tapered),
+        ("ipo", "select", ipo.regressed),
         ("decoupled_ppo", "loss", decoupled_ppo.decoupled_clip),
     ],
 )
@@ -87,6 +101,24 @@ def test_7_the_penalty_for_length_has_a_floor_or_none():
     length = tensor([80, 90, 100, 110])
     close(dapo.soft_overlong(length, 100), [0.0, -0.5, -1.0, -1.0])
     close(dapo.soft_overlong_without_floor(length, 100), [0.0, -0.5, -1.0, -1.5])
+
+
+def test_8_log_ratios_of_ipo_are_summed_or_averaged_over_tokens():
+    mask = torch.arange(8) < tensor([[5], [8]])
+    logp, ref = tensor([[-2.0], [-1.5]]) * mask, tensor([[-2.2], [-1.4375]]) * mask
+    policy = tensor([[1.0], [-0.5]])  # the log-ratios of the whole answers: D = 1.5 summed, 0.2625 averaged
+    close(((logp - ref) * mask).sum(1, keepdim=True), policy)
+    given = (logp, ref, tensor([1.0, 0.0]), tensor([0, 0]), mask)
+    for rule, ahead, share in (
+        (ipo.regressed, 1.5, mask),
+        (ipo.regressed_by_length, 0.2625, mask / tensor([[5], [8]])),
+    ):
+        ratios = policy[:, 0] / (1 if rule is ipo.regressed else tensor([5, 8]))
+        h = ratios.clone().requires_grad_()
+        loss = (h[0] - h[1] - 1 / (2 * 0.1)) ** 2
+        close(loss.detach(), (ahead - 5) ** 2)  # the card: 12.25 and 22.443906
+        loss.backward()
+        close(rule(*given), h.grad[:, None] * share)
 
 
 def test_9_whitening_by_the_samples_variance_or_the_populations():
