@@ -18,6 +18,7 @@ from tests import killing
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "results" / "reliability.json"
+ATTACKS = ROOT / "results" / "attacks.json"
 KINDS = {
     "damaged": "damaged checkpoint", "version_0_1": "checkpoint of another version",
     "newer_whet": "checkpoint of another version",
@@ -69,8 +70,19 @@ def main() -> dict[str, object]:
         "failed": count.failed,
     }
     RESULT.parent.mkdir(exist_ok=True)
+    ATTACKS.write_text(json.dumps(_attacks(), indent=1) + "\n")
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _attacks() -> dict[str, int]:
+    """How many attacking programs were tried; they count as stopped where the test that tries them all passes."""
+    from tests.sandbox.attacks import AGAINST_US, ALL, FORGERIES
+
+    many = {"no_attack_gets_through": len(ALL), "no_forgery_gets_reward": len(FORGERIES) + len(AGAINST_US)}
+    file = str(ROOT / "tests" / "sandbox" / "test_attacks.py")
+    passed = [test for test in many if pytest.main([file, "-q", "-k", test]) == 0]
+    return {"tried": sum(many.values()), "stopped": sum(many[test] for test in passed)}
 
 
 def _killing(seed: int) -> str:
