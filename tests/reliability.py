@@ -19,6 +19,7 @@ from tests import killing
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "results" / "reliability.json"
 ATTACKS = ROOT / "results" / "attacks.json"
+QUIET = ("-q", "-W", "ignore::pytest.PytestAssertRewriteWarning")  # this module was imported by itself
 KINDS = {
     "damaged": "damaged checkpoint", "version_0_1": "checkpoint of another version",
     "newer_whet": "checkpoint of another version",
@@ -60,7 +61,7 @@ def main() -> dict[str, object]:
     count, inputs = Count(), Path(tempfile.mkdtemp()) / "inputs.json"
     os.environ["WHET_BAD_INPUTS"] = str(inputs)
     files = [str(ROOT / "tests" / name) for name in ("test_reliability.py", "test_fuzz.py")]
-    pytest.main([*files, "-q", "-k", "not killed_at_any_moment"], plugins=[count])
+    pytest.main([*files, *QUIET, "-k", "not killed_at_any_moment"], plugins=[count])
     seed = random.SystemRandom().randrange(10**6)
     kills = json.loads(_killing(seed))
     result = {
@@ -81,7 +82,7 @@ def _attacks() -> dict[str, int]:
 
     many = {"no_attack_gets_through": len(ALL), "no_forgery_gets_reward": len(FORGERIES) + len(AGAINST_US)}
     file = str(ROOT / "tests" / "sandbox" / "test_attacks.py")
-    passed = [test for test in many if pytest.main([file, "-q", "-k", test]) == 0]
+    passed = [test for test in many if pytest.main([file, *QUIET, "-k", test]) == 0]
     return {"tried": sum(many.values()), "stopped": sum(many[test] for test in passed)}
 
 
