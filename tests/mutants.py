@@ -33,9 +33,12 @@ ROOT = Path(__file__).parents[1]
 EXCUSES = Path(__file__).with_suffix(".json")
 SPINE = ("groups", "plain", "step", "batch", "draw", "metrics", "recipe")
 SPINE_TESTS = (
+    "tests/test_spine.py",
+    "tests/test_metrics.py",
     "tests/test_recipe.py",
     "tests/laws/test_laws.py",
     "tests/test_step.py",
+    "tests/test_asked.py",
     "tests/parity/test_surrogates.py",
 )
 SPINE_RECIPES = {"grpo", "ppo", "dapo", "clip_cov", "k3_reward"}

@@ -125,6 +125,17 @@ def test_mini_batches_make_several_updates_and_keep_the_old_policy():
     assert batch.told["sampler_gap"] < 1e-5  # of the first mini-batch: nothing had moved
 
 
+def test_fewer_groups_than_mini_batches_keep_the_scale_of_the_batch():
+    """The responses to one problem cannot be split, so that two mini-batches of them are one, and no larger."""
+
+    class One(Successor):
+        def train(self):
+            return super().train()[:1]
+
+    (whole,), (halves,) = (steps("grpo", 1, One(), **{"update.minibatches": n})[2] for n in ("1", "2"))
+    assert 0 < halves.told["grad_norm"] == pytest.approx(whole.told["grad_norm"], rel=1e-4)
+
+
 def test_unknown_responses_do_not_move_the_gradient_of_the_others():
     """The batch in which some responses are unknown is the batch in which they were never drawn."""
     some = Successor(lambda problem, text: problem.id == "3a" or text.startswith("7"))

@@ -68,7 +68,7 @@ class Batch:
             return [self]
         group = self["group"]
         count = int(group.max()) + 1
-        chunks = torch.arange(count).chunk(min(pieces, count))
+        chunks = torch.arange(count).tensor_split(min(pieces, count))
         return [self.where(torch.isin(group, chunk)) for chunk in chunks]
 
 

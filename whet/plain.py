@@ -63,8 +63,9 @@ def one_pass(
     """One AdamW step for each mini-batch, `epochs` times over; weights keep the scale of the whole batch."""
     tallies = []
     for _ in range(epochs):
-        for part in batch.split(minibatches):
-            tally = learner.gradient(part, scale=minibatches)
+        parts = batch.split(minibatches)
+        for part in parts:
+            tally = learner.gradient(part, scale=len(parts))
             tallies.append({**tally, **learner.step(lr, clip_norm)})
     return _together(tallies)
 

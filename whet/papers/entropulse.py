@@ -51,8 +51,7 @@ recipe = grpo.recipe.with_(
         authors="Lai, Hanyu and Liu, Xiao and Zhao, Yanxiao and Xu, Han and Zhang, Hanchen and others",
     ),
     new="a phase of imitating one's own successes between two phases of RL", sample=Remembers(pulsed, start=None),
-    credit=(partial(amft_controller.imitated, strength=1.0),),  # the likelihood itself
-    shelf="distillation",
+    credit=(partial(amft_controller.imitated, strength=1.0),), shelf="distillation",  # strength: the likelihood itself
     departs=(
         "Assumed: imitation takes the sixth tenth of the run, at the same learning rate; the paper gives neither.",
         "One success of each problem is kept, by lot between the kept one and the new ones.",

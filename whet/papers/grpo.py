@@ -12,11 +12,7 @@ from whet.papers import kl_estimators, ppo, reinforce
 from whet.recipe import Finding, Paper
 
 
-def z_score(
-    reward: PerResponse,
-    group: Group,
-    epsilon: float = 1e-6,  # verl; TRL has 1e-4 and OpenRLHF 1e-9
-) -> PerResponse:
+def z_score(reward: PerResponse, group: Group, epsilon: float = 1e-6) -> PerResponse:  # verl; TRL 1e-4, OpenRLHF 1e-9
     """The reward in standard deviations from its group's mean; 0 where all rewards are equal.
 
     >>> z_score(tensor([1., 0., 0., 0.]), tensor([0, 0, 0, 0]))

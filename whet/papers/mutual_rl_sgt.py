@@ -1,7 +1,6 @@
 """Mutual RL (Liu et al. 2026): models that train side by side share what they found; here there is one.
 
     SGT   where the own group is all wrong and a peer was right:  -η 1/|y*| Σ_t log π(y*_t);  nothing elsewhere
-    PRP   own and peers' responses are one group: A over the pool, peers' tokens weighed by π / π_peer
 
 A demonstration stands in for the peer's right response.
 """
@@ -9,11 +8,8 @@ A demonstration stands in for the peer's right response.
 from functools import partial
 from typing import Any
 
-import torch
-
 from whet.batch import join
-from whet.fields import Flag, PerToken
-from whet.papers import amft_controller, grpo, srft
+from whet.papers import amft_controller, grpo
 from whet.recipe import Paper
 
 
@@ -32,17 +28,7 @@ def rescued(
     return amft_controller.apart(join([own, draw.demonstrations(lost)]))
 
 
-def density_ratio(old_logp: PerToken, demonstration: Flag) -> PerToken:
-    """π / 1 on a demonstration, which nobody sampled; 1 on a response.
-
-    >>> density_ratio(tensor([[-0.5], [-0.5]]), tensor([True, False]))
-    tensor([[0.6065],
-            [1.0000]])
-    """
-    return torch.where(demonstration[:, None], torch.exp(old_logp), 1.0)
-
-
-_paper = Paper(
+paper = Paper(
     "Experience Sharing in Mutual Reinforcement Learning for Heterogeneous Language Models",
     arxiv="2605.07244",
     date="2026-05-08",
@@ -51,7 +37,7 @@ _paper = Paper(
 
 recipe = grpo.recipe.with_(
     name="mutual_rl_sgt",
-    paper=_paper,
+    paper=paper,
     new="where all responses are wrong, the likelihood of a right one from elsewhere",
     sample=rescued,
     credit=(partial(amft_controller.imitated, strength=1.0),),  # ours: η could not be read
@@ -60,19 +46,5 @@ recipe = grpo.recipe.with_(
         "The right response comes from the task's demonstrations, not from a peer of another family that trains "
         "at the same time: there is one model, one tokenizer and no exchange.",
         "Assumed: η = 1: a rescue weighs as much as a response with advantage 1.",
-    ),
-)
-mutual_rl_prp = grpo.recipe.with_(
-    name="mutual_rl_prp",
-    paper=_paper,
-    new="responses from elsewhere join the group, weighed by how likely they are",
-    sample=partial(srft.with_demonstrations, responses=16),  # ours: as plain.same_number
-    weights=(density_ratio,),
-    shelf="sampling",
-    claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
-    departs=(
-        "One demonstration for each problem joins the group, not the responses of a peer, right and wrong.",
-        "Assumed: the demonstration's own probability is 1, so that the ratio is π and the paper's clip cannot act.",
-        "The ratio is that of the start of the update, and constant within it.",
     ),
 )

@@ -47,15 +47,13 @@ recipe = reinforce.recipe.with_(
     name="otb",
     paper=Paper(
         "The Optimal Token Baseline: Variance Reduction for Long-Horizon LLM-RL",
-        arxiv="2602.07078",
-        date="2026-02-06",
+        arxiv="2602.07078", date="2026-02-06",
         authors="Li, Yingru and Xu, Jiawei and Li, Ziniu and Liu, Jiacai and Liu, Wei and others",
     ),
     new="a baseline for each position, from responses weighed by their accumulated gradient norm",
-    advantage=optimal_token_baseline,
-    claims=("policy_gradient",),
+    advantage=optimal_token_baseline, claims=("policy_gradient",),
     departs=(
         "The policy gradient itself; verl pairs it with PPO's clip, which is the same for one update for each batch.",
         "The weights are not corrected for a sampler that differs from the policy: verl can multiply them by ρ².",
     ),
-)
+)  # fmt: skip

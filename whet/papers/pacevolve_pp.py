@@ -39,15 +39,12 @@ recipe = dapo.clip_higher.with_(
     name="pacevolve_pp",
     findings=(Finding("speed", "clip_higher", "up", "faster convergence on three tasks", "abstract, as digested"),),
     paper=Paper(
-        "PACEvolve++: Improving Test-time Learning for Evolutionary Search Agents",
-        arxiv="2605.07039",
+        "PACEvolve++: Improving Test-time Learning for Evolutionary Search Agents", arxiv="2605.07039",
         date="2026-05-07",
         authors="Yan, Minghao and Peng, Bo and Coleman, Benjamin and Chen, Ziqi and Xie, Zhouhang and others",
     ),
     new="the advantage moves over the run from the group's z-score to the best of k",
-    advantage=phase_adaptive,
-    normalise=plain.over_tokens,
-    penalties=(),
+    advantage=phase_adaptive, normalise=plain.over_tokens, penalties=(),
     claims=(
         "policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing",
     ),

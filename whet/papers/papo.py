@@ -1,8 +1,6 @@
 """PAPO (Wang et al. 2025): a response should become less likely when the prompt can be seen only in part.
 
-    L = L_GRPO - γ (r - ln r - 1) - η1 log π - η2 log π_mask,  r = π / π_mask, each with the loss's own mean
-
-γ rewards looking at the prompt; unchecked it has no bound, and the two entropy terms hold it back.
+L = L_GRPO - γ (r - ln r - 1) - η1 log π - η2 log π_mask,  r = π / π_mask, each with the loss's own mean
 """
 
 from functools import partial
@@ -21,11 +19,7 @@ def perception(logp: PerToken, blind_logp: PerToken, gamma: float = 0.02) -> Per
     return -gamma * kl_estimators.k3(blind_logp, logp, beta=1.0).clamp(max=10)
 
 
-def perception_in_the_code(
-    logp: PerToken,
-    blind_logp: PerToken,
-    gamma: float = 0.02,  # the authors' code, for GRPO
-) -> PerToken:
+def perception_in_the_code(logp: PerToken, blind_logp: PerToken, gamma: float = 0.02) -> PerToken:  # the authors' code
     """-γ (1/r + ln r - 1), an estimate of KL(π ‖ π_mask), and no gradient through π_mask: what the code computes.
 
     >>> perception_in_the_code(tensor([[-.5, -.5, -1.]]), tensor([[-1.5, -.4, -3.]]), gamma=1.0)
@@ -40,7 +34,7 @@ def double_entropy(
     seeing: float = 0.03,  # η1, the paper
     blind: float = 0.03,  # η2, the paper
 ) -> PerToken:
-    """-η1 log π - η2 log π_mask: both policies stay sure of what was said.
+    """-η1 log π - η2 log π_mask: both policies stay sure of what was said; without it γ's reward has no bound.
 
     >>> double_entropy(tensor([[-.5]]), tensor([[-1.5]]))
     tensor([[0.0600]])
@@ -52,22 +46,15 @@ recipe = grpo.recipe.with_(
     name="papo",
     findings=(Finding("pass@1", "grpo", "up", "4.4 % to 17.5 % relative", "abstract"),),
     paper=Paper(
-        "Perception-Aware Policy Optimization for Multimodal Reasoning",
-        arxiv="2507.06448",
-        date="2025-07-08",
+        "Perception-Aware Policy Optimization for Multimodal Reasoning", arxiv="2507.06448", date="2025-07-08",
         authors="Wang, Zhenhailong and Guo, Xuehang and Stoica, Sofia and Xu, Haiyang and Wang, Hongru and others",
     ),
     new="the response must depend on the prompt: the KL to the policy with a masked prompt is rewarded",
-    penalties=(
-        partial(kl_estimators.k3, beta=0.01),  # the authors' configuration
-        perception,
-        double_entropy,
-    ),
-    claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
+    penalties=(partial(kl_estimators.k3, beta=0.01), perception, double_entropy),  # the authors' configuration
+    claims=grpo.recipe.claims,
     departs=(
         "Text only: tokens of the prompt are masked where the paper blackens 60 % of an image's patches.",
-        "π_mask is of the policy being trained, as in the paper; the code stores it once, before the update, "
-        "so that its second entropy term has no gradient.",
+        "π_mask is trained too, as in the paper; the code stores it before the update: its η2 term has no gradient.",
         "The ratio is the paper's; the code has its inverse, here `perception_in_the_code`.",
     ),
-)
+)  # fmt: skip

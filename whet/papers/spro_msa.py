@@ -4,8 +4,6 @@ CPR_it = β Σ_{j≤t} (log π - log π_ref)
 A_it   = (R_i - mean R) / std R + CPR_it - mean of CPR_kt over the responses of the group still running at t;  no KL
 """
 
-import torch
-
 from whet import groups
 from whet.fields import Group, Mask, PerToken
 from whet.papers import grpo
@@ -19,9 +17,7 @@ def at_each_position(x: PerToken, mask: Mask, group: Group) -> PerToken:
     tensor([[6., 2.],
             [6., 2.]])
     """
-    columns = torch.arange(mask.shape[1], device=mask.device)
-    place = group[:, None] * mask.shape[1] + columns
-    return groups.total(groups.spread(x, mask).flatten(), place.flatten()).view(mask.shape)
+    return groups.total(groups.spread(x, mask), group)
 
 
 def plus_step_advantage(
@@ -58,7 +54,5 @@ recipe = grpo.recipe.with_(
     new="a process reward from the policy itself, compared with the other responses at the same position",
     credit=(plus_step_advantage,), penalties=(),
     claims=("policy_gradient", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
-    departs=(
-        "Assumed: β = 0.05; the paper prints no value. The drift is that of the policy at the start of the batch.",
-    ),
+    departs=("Assumed: β = 0.05. The drift is that of the policy at the start of the batch.",),
 )  # fmt: skip

@@ -11,12 +11,7 @@ from whet.papers import grpo, ppo
 from whet.recipe import Paper
 
 
-def role_weight(
-    logp: PerToken,
-    blind_logp: PerToken,
-    mask: Mask,
-    bound: float = 1.0,  # assumed: no value of the paper was seen
-) -> PerToken:
+def role_weight(logp: PerToken, blind_logp: PerToken, mask: Mask, bound: float = 1.0) -> PerToken:  # as below
     """How much likelier the prompt made each token, with mean 1 in its response; carries no gradient.
 
     >>> contrast = tensor([[.8, .1, .0, .4, .2]])
@@ -50,12 +45,10 @@ recipe = grpo.recipe.with_(
     name="srpo_role",
     paper=Paper(
         "Structured Role-Aware Policy Optimization for Multimodal Reasoning",
-        arxiv="2605.07274",
-        date="2026-05-08",
+        arxiv="2605.07274", date="2026-05-08",
         authors="Jiang, Bingqing and Zou, Difan",
     ),
-    new="tokens that lean on the prompt count more, at the same mean",
-    loss=role_aware_clip,
+    new="tokens that lean on the prompt count more, at the same mean", loss=role_aware_clip,
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(
         "Text only: 60 % of the prompt's tokens are hidden, where the paper corrupts the image.",
@@ -63,4 +56,4 @@ recipe = grpo.recipe.with_(
         "Assumed: the form of the weight, from the paper's abstract: positive, of mean 1, bounded by e and 1/e.",
         "The weight is of the policy being trained, mini-batch by mini-batch.",
     ),
-)
+)  # fmt: skip
