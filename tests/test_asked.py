@@ -1,5 +1,7 @@
 """Fields that only some recipes ask for: the starting model's score, labels of statements, responses in segments."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -11,7 +13,6 @@ from whet.refusal import Refused
 from whet.settings import with_settings
 from whet.step import State, step
 from whet.tasks import Problem
-from whet.tasks.compose import Compose
 from whet.tasks.countdown import Countdown
 from whet.tasks.digits import Digits
 
@@ -59,8 +60,11 @@ def test_a_label_stands_on_the_tokens_of_its_statement(micro):
 
 
 def test_a_task_without_labels_is_refused_in_one_sentence(micro):
-    with pytest.raises(Refused, match="compose does not say which statements"):
-        with_labels(Draw(micro, Digits(), generator(0))(Digits().train()[:1], 1), Draw(micro, Compose(), generator(1)))
+    with pytest.raises(Refused, match="mine does not say which statements"):
+        with_labels(
+            Draw(micro, Digits(), generator(0))(Digits().train()[:1], 1),
+            Draw(micro, SimpleNamespace(name="mine"), generator(1)),
+        )
 
 
 def test_countdown_labels_the_numbers_that_were_given():

@@ -130,7 +130,7 @@ def with_labels(batch: Batch, draw: Draw) -> Batch:
     if not hasattr(draw.task, "label"):
         raise Refused(
             f"{draw.task.name} does not say which statements of a response are right, which this recipe learns from: "
-            "take a task that does (digits, countdown), or a recipe without labels."
+            "take a task that does (compose, digits, countdown), or a recipe without labels."
         )
     label = torch.zeros(batch["mask"].shape)
     statements = draw.task.label(batch.problems, batch.texts)

@@ -206,3 +206,21 @@ def test_the_focus_is_the_deepest_level_that_is_trained():
 
 def test_take_draws_different_problems():
     assert len({problem.id for problem in take(200, "a", TRAINED, 1, held=False)}) == 200
+
+
+def test_steps_are_labelled_by_whether_they_still_lead_to_the_answer():
+    task = compose.Compose()
+    problem = compose.Problem(id="p", prompt="rot(dup(cab),2)=", answer="aabbcc", level=2)
+    assert task.label([problem], ["rot(ccaabb,2)=aabbcc"]) == [[(0, 13, 1), (14, 20, 1)]]
+    assert task.label([problem], ["rot(ccaab,2)=aabbcc"]) == [[(0, 12, -1), (13, 19, 1)]]
+    for problem in task.train()[:50]:
+        assert all(value == 1 for _, _, value in task.label([problem], [task.demonstrate(problem)])[0])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "=", "rot(", "rot(a,99999999999)", "rep(a,9)=a", "zzz(a)", "rot(a)", "((((", "sep(a,,)"]
+)
+def test_any_text_has_labels(text):
+    task = compose.Compose()
+    [rows] = task.label([task.train()[0]], [text])
+    assert all(value in (1, -1) for _, _, value in rows)

@@ -269,3 +269,35 @@ class Compose:
         """1 if the final value is exactly right, else 0."""
         right = (final_value(text) == problem.answer for problem, text in zip(problems, texts, strict=True))
         return [Verdict(float(ok), ok) for ok in right]
+
+    def label(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[list[tuple[int, int, int]]]:
+        """For each text its steps, by their characters: 1 where a step still has the answer's value, or -1."""
+        return [_labelled(problem.answer, text) for problem, text in zip(problems, texts, strict=True)]
+
+
+def _labelled(answer: str, text: str) -> list[tuple[int, int, int]]:
+    found, begin = [], 0
+    for step in text.split("="):
+        found.append((begin, begin + len(step), 1 if _worth(step) == answer else -1))
+        begin += len(step) + 1
+    return found
+
+
+def _worth(step: str) -> str | None:
+    """The value of what a step writes; None where it is no expression.
+
+    >>> _worth("rot(ccaabb,2)"), _worth("aabbcc "), _worth("rot(ccaabb,x)"), _worth("rep(a,99999)")
+    ('aabbcc', 'aabbcc', None, None)
+    """
+    try:
+        start, calls = parsed(step.strip())
+        if any(not _written_well(call) for call in calls):
+            return None
+        return values(start, calls)[-1] if calls else start
+    except (KeyError, StopIteration):  # no such function, or an argument is missing
+        return None
+
+
+def _written_well(call: Call) -> bool:
+    kind = FUNCTIONS[call.name].argument
+    return call.argument in tuple(ARGUMENTS.get(kind, (call.argument,))) and bool(call.argument) == bool(kind)
