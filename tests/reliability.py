@@ -7,14 +7,13 @@ injected by its kind and handled if it passed; bad inputs are counted one by one
 import json
 import os
 import random
+import subprocess
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
-
-from tests import killing
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "results" / "reliability.json"
@@ -82,14 +81,16 @@ def _attacks() -> dict[str, int]:
 
     many = {"no_attack_gets_through": len(ALL), "no_forgery_gets_reward": len(FORGERIES) + len(AGAINST_US)}
     file = str(ROOT / "tests" / "sandbox" / "test_attacks.py")
-    passed = [test for test in many if pytest.main([file, *QUIET, "-k", test]) == 0]
+    passed = [
+        test
+        for test in many
+        if subprocess.run([sys.executable, "-m", "pytest", "-q", file, "-k", test]).returncode == 0
+    ]
     return {"tried": sum(many.values()), "stopped": sum(many[test] for test in passed)}
 
 
 def _killing(seed: int) -> str:
-    import subprocess
-
-    command = [sys.executable, "-m", killing.__name__, "30", str(seed)]
+    command = [sys.executable, "-m", "tests.killing", "30", str(seed)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
 
 

@@ -218,7 +218,7 @@ def test_steps_are_labelled_by_whether_they_still_lead_to_the_answer():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "=", "rot(", "rot(a,99999999999)", "rep(a,9)=a", "zzz(a)", "rot(a)", "((((", "sep(a,,)"]
+    "text", ["", "=", "rot(", "rot(a,99999999999)", "rep(a,9)=a", "zzz(a)", "rot(a)", "((((", "sep(a,,)", "pre(a,5)"]
 )
 def test_any_text_has_labels(text):
     task = compose.Compose()

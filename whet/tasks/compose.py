@@ -294,7 +294,7 @@ def _worth(step: str) -> str | None:
         if any(not _written_well(call) for call in calls):
             return None
         return values(start, calls)[-1] if calls else start
-    except (KeyError, StopIteration):  # no such function, or an argument is missing
+    except (KeyError, StopIteration, TypeError):  # no such function; an argument is missing, or a number for a string
         return None
 
 
