@@ -281,6 +281,13 @@ def test_aggregations():
     close((loss_agg.over_response_count(MASK) * clipped).sum(), golden["response_sum_of_dual_clip"])
 
 
+@pytest.mark.parametrize(
+    "weight", [loss_agg.over_response_count, partial(loss_agg.over_longest, length=tensor([0, 0]))]
+)
+def test_responses_without_a_kept_token_weigh_nothing(weight):
+    assert weight(tensor([[False, False], [False, False]])).tolist() == [[0, 0], [0, 0]]
+
+
 def covarying():
     golden = GOLDEN["clip_cov"]
     given = {name: tensor(golden[name]).float() for name in ("advantage", "logp", "old_logp")}
