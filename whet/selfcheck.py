@@ -151,7 +151,9 @@ class Bench:
         batch = weigh(self.recipe, self.batch, self.run, {})
         sign = 1.0 - 2.0 * (torch.arange(len(batch)) % 2)
         mask = self.batch["mask"]
-        return batch.having(mask=mask, advantage=groups.spread(sign, mask), weight=mask / mask.sum().clamp(min=1))
+        return batch.having(
+            mask=mask, reward=sign, advantage=groups.spread(sign, mask), weight=mask / mask.sum().clamp(min=1)
+        )
 
 
 CHECKS = (

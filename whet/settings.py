@@ -74,6 +74,8 @@ COUNTS = ("prompts", "responses", "epochs", "minibatches")
 
 def _sound(value: Any, before: Any, address: str) -> Any:
     """A setting that its part can compute with; what is no number, or below what its kind allows, is refused."""
+    if isinstance(value, bool) and not isinstance(before, bool | None):
+        raise Refused(f"{address} is now {before}, so it cannot be {str(value).lower()}.")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and not math.isfinite(value) and value != before:
         raise Refused(f"{address} is now {before}, so it cannot be {value}: it must be a finite number.")
