@@ -5,14 +5,14 @@ from dataclasses import fields
 import pytest
 import torch
 
-from whet import metrics
+from whet import closely, metrics
 from whet.batch import Batch
 from whet.draw import Draw, generator
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import grpo
 from whet.settings import with_settings
-from whet.step import State, halves_agree, step
+from whet.step import State, step
 from whet.tasks import Problem
 from whet.tasks.digits import Digits
 
@@ -68,11 +68,11 @@ def test_what_was_drawn_is_counted_in_tokens(stepped):
 
 def test_the_kl_of_a_step_is_zero_without_a_step_and_grows_with_it(stepped):
     engine, _, batch = stepped
-    assert metrics.step_kl(engine, batch) > 1e-4
+    assert closely.step_kl(engine, batch) > 1e-4
     still = LocalEngine(*tiny.micro(0), lr=1e-2)
     recipe = with_settings(grpo.recipe, {"update.lr": 0.0})
     _, same = step(still, Digits(), Digits().train(), State(recipe), seed=0)
-    assert metrics.step_kl(still, same) == pytest.approx(0, abs=1e-8)
+    assert closely.step_kl(still, same) == pytest.approx(0, abs=1e-8)
 
 
 def test_halves_that_are_alike_agree_and_opposite_ones_do_not(stepped):
@@ -87,5 +87,5 @@ def test_halves_that_are_alike_agree_and_opposite_ones_do_not(stepped):
         return Batch(one.problems + other, one.prompts * 2, one.texts * 2, fields)
 
     plain = State(with_settings(grpo.recipe, {"penalties.k3.beta": 0.0}))
-    assert halves_agree(engine, plain, both(1)) == pytest.approx(1, abs=1e-4)
-    assert halves_agree(engine, plain, both(-1)) == pytest.approx(-1, abs=1e-4)
+    assert closely.halves_agree(engine, plain, both(1)) == pytest.approx(1, abs=1e-4)
+    assert closely.halves_agree(engine, plain, both(-1)) == pytest.approx(-1, abs=1e-4)
