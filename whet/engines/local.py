@@ -2,13 +2,14 @@
 
 Weights are float32; `dtype="bfloat16"` computes in bfloat16 from those weights, since AdamW at RL learning rates
 changes weights by less than bfloat16 can hold. Dropout is off everywhere: sampler and learner are one function.
+How it is fast is told where it happens: `sampler`, `forward` (what is read together), `head`, `learner`.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
-from whet.engines import forward, sampler
+from whet.engines import forward, precision, sampler
 from whet.engines.learner import LocalLearner, Objective, finite, put
 from whet.models import load
 from whet.refusal import Refused
@@ -44,9 +45,16 @@ class LocalEngine:
         token_budget: int = 16384,
         max_rows: int = MAX_ROWS,
         path: str = "",
+        chunk: int | None = None,
     ) -> None:
+        if min(token_budget, max_rows, 1 if chunk is None else chunk) < 1:
+            raise Refused(
+                f"token_budget {token_budget}, max_rows {max_rows} and chunk {chunk} are numbers of tokens, responses "
+                "and positions that are computed at once: each is at least 1."
+            )
         self.model, self.tokenizer, self.path = model.eval(), tokenizer, path
-        self.dtype, self.token_budget, self.max_rows = _checked(dtype), token_budget, max_rows
+        self.dtype = precision.checked(dtype, model.device)
+        self.token_budget, self.max_rows, self.chunk = token_budget, max_rows, chunk
         self.lr = load.default_lr(model.num_parameters()) if lr is None else lr
         self.card: dict[str, Any] = {}
         self.format = load.Formatter(tokenizer)
@@ -81,11 +89,9 @@ class LocalEngine:
         """Where the policy is."""
         return self.model.device
 
-    def precision(self) -> AbstractContextManager[Any]:
-        """The number format of forward passes."""
-        if self.dtype is torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+    def precision(self) -> AbstractContextManager[None]:
+        """The number format of forward and backward passes."""
+        return precision.computing(self.dtype, self.device)
 
     # --- sampling ----------------------------------------------------------------------------------------
 
@@ -197,12 +203,12 @@ class LocalEngine:
     def _scores(self, rows: forward.Rows, names: Sequence[str]) -> dict[str, Tensor]:
         scores = {}
         if any(name in POLICY for name in names):
-            made = forward.policy(self.model, rows, *(name.removeprefix("old_") for name in names))
+            made = forward.policy(self.model, rows, *(name.removeprefix("old_") for name in names), chunk=self.chunk)
             scores.update({f"old_{name}": x for name, x in made.items()})
         if any(name in STATES for name in names):
             scores.update(forward.states(self.model, rows))
         if REFERENCE in names:
-            scores[REFERENCE] = forward.policy(self.reference, rows)["logp"]
+            scores[REFERENCE] = forward.policy(self.reference, rows, chunk=self.chunk)["logp"]
         if CRITIC in names:
             scores[CRITIC] = self.critic(rows)
         return scores
@@ -306,10 +312,3 @@ class LocalEngine:
         critic = self.critic.named_parameters() if "critic" in self.__dict__ else ()
         named = [("policy", self.model.named_parameters()), ("critic", critic)]
         return [(f"{part}.{name}", parameter) for part, parameters in named for name, parameter in parameters]
-
-
-def _checked(dtype: str) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in known:
-        raise Refused(f"dtype {dtype!r} is not known: it is float32 or bfloat16.")
-    return known[dtype]
