@@ -82,6 +82,9 @@ def train(
     runs: RUNS = "runs",
     name: Annotated[str, typer.Option(help="A name for the run; made from recipe, task and time without it.")] = "",
     resume: Annotated[str, typer.Option(help="Go on with this run, from its last checkpoint.")] = "",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say at the end where the time of the steps went.")
+    ] = False,
 ) -> None:
     """Train a model, and leave a run with a report.
 
@@ -91,8 +94,9 @@ def train(
     from whet.live import LiveView
     from whet.train import Run, resume_run, start_run
 
+    view = LiveView(out, profile=profile)
     if resume:
-        _end(resume_run(resume, runs, LiveView(out), steps=steps, budget=seconds_of(budget)))
+        _end(resume_run(resume, runs, view, steps=steps, budget=seconds_of(budget)))
         return
     typed = settings_of(context.args)
     options: dict[str, Any] = {"judge": judge, "max_tokens": max_tokens}
@@ -102,7 +106,7 @@ def train(
         eval_every=eval_every, eval_samples=eval_samples, out=runs, name=name,
         settings=typed, options={k: v for k, v in options.items() if v},
     )  # fmt: skip
-    _end(start_run(run, LiveView(out)))
+    _end(start_run(run, view))
 
 
 def _end(store: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from whet.batch import Batch
+from whet.engines.profile import stage
 from whet.recipe import Refused
 from whet.tasks import Problem, Verdict
 
@@ -44,7 +45,8 @@ class Draw:
             problems, counts, temperature=temperature, top_p=top_p, greedy=greedy,
             max_tokens=self.task.max_tokens, seed=seed,
         )  # fmt: skip
-        return judged(sampled, self.task.judge(sampled.problems, sampled.texts))
+        with stage("judge"):
+            return judged(sampled, self.task.judge(sampled.problems, sampled.texts))
 
     def demonstrations(self, problems: Sequence[Problem]) -> Batch:
         """One worked solution of each problem, as a batch whose `demonstration` is True. Nobody sampled them."""

@@ -5,7 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ class View:
 
     def starts(self, store: Store, recipe: Recipe, run: Run) -> None:
         """The run exists; nothing has been sampled."""
+
+    def measuring(self, engine: Any) -> AbstractContextManager[Any]:
+        """What a step is made inside of: a profile, where one is asked for."""
+        return nullcontext()
 
     def evaluating(self, share: float) -> None:
         """An evaluation has come this far, 0 to 1."""
@@ -130,7 +134,8 @@ class Trainer:
     def one_step(self) -> None:
         """One update, its metrics and, now and then, its responses."""
         began = time.perf_counter()
-        self.state, batch = step(self.engine, self.task, self.pool, self.state, self.run.seed, self.progress())
+        with self.view.measuring(self.engine):
+            self.state, batch = step(self.engine, self.task, self.pool, self.state, self.run.seed, self.progress())
         seconds = time.perf_counter() - began
         self.spent += seconds
         self.unknown.append((sum(batch.unknown.values()), batch.drawn))
@@ -237,7 +242,13 @@ def _prepared(run: Run) -> tuple[Any, Any, Run]:
         model, tokenizer = tiny.micro(run.seed)
         return task, LocalEngine(model, tokenizer, lr=MICRO_LR), run
     run = replace(run, model=run.model or str(BASE))
-    return task, LocalEngine.load(run.model, run.device, run.dtype), run
+    engine = LocalEngine.load(run.model, run.device, run.dtype)
+    if engine.token_budget < task.max_tokens:
+        raise Refused(
+            f"a token budget of {engine.token_budget} is smaller than one response of up to {task.max_tokens} tokens: "
+            "raise token_budget or lower max_tokens."
+        )
+    return task, engine, run
 
 
 def _carried_through(trainer: Trainer) -> Store:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 ROOM = 2**25  # logits held at once, 128 MiB in float32: ours, about 220 tokens of a vocabulary of 151,936
 BLOCK = 2**18  # logits in one elementwise pass, 1 MiB: ours, half of the second-level cache of today's servers
+LOWEST = -1e30  # instead of the -inf of a forbidden token, since 0 · inf is no number
 
 _linear: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
 
@@ -115,7 +116,7 @@ class Numbers:
         for z, target, total, mean, logp, entropy, certainty in _blocks(logits, *columns):
             slope = (certainty - logp)[:, None]
             if "entropy" in by:
-                slope = (mean[:, None] - z).mul_(entropy[:, None]).add_(slope)
+                slope = (mean[:, None] - z.clamp_(min=LOWEST)).mul_(entropy[:, None]).add_(slope)
             z.sub_(total[:, None]).exp_().mul_(slope)
             z.scatter_add_(1, target[:, None], logp[:, None])
             if "certainty" in by:
@@ -156,7 +157,7 @@ class Piece:
 def _of_logits(z: Float[Tensor, "k v"], target: Int[Tensor, "k"], also: tuple[str, ...]) -> dict[str, Tensor]:
     """The numbers of one block of logits, and `total` and `mean`, log Σ exp z and Σ p z, for the way back."""
     most = z.amax(1, keepdim=True)
-    z = z - most
+    z = (z - most).clamp_(min=LOWEST)
     p = z.exp()
     weight = p.sum(1)
     rest = weight.log()

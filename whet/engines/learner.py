@@ -11,6 +11,7 @@ from whet.batch import Batch
 from whet.engines import forward
 from whet.engines.forward import Rows
 from whet.engines.head import Head, Numbers
+from whet.engines.profile import counted, stage
 from whet.fields import FIELDS
 from whet.refusal import Refused
 
@@ -56,8 +57,11 @@ class LocalLearner:
         self.seen = {"logp": torch.where(batch["mask"] & silent[:, None], torch.nan, 0.0), "push": torch.zeros(shape)}
         loss, heard = 0.0, (~silent).nonzero()[:, 0].tolist()
         for rows in forward.micro_batches(batch, engine.token_budget, engine.device, heard):
-            with engine.precision():
+            with engine.precision(), stage("forward"):
                 loss += self._micro_batch(batch, rows, scale)
+            sizes = (int(rows.end.sum()), rows.ids.numel())
+            counted("forward", *sizes, flops=engine.flops(rows))
+            counted("backward", *sizes, flops=2 * engine.flops(rows))
         for x in engine.model.parameters():
             if x.requires_grad and x.grad is None:  # where nothing pushed: AdamW still moves on by its momentum
                 x.grad = torch.zeros_like(x)
@@ -74,7 +78,8 @@ class LocalLearner:
 
     def step(self, lr: float | None = None, clip_norm: float = 1.0) -> dict[str, float]:
         """One AdamW step with the gradient that was set, at the engine's own learning rate when `lr` is None."""
-        return self.engine.step(lr, clip_norm)
+        with stage("optimiser"):
+            return self.engine.step(lr, clip_norm)
 
     def weights(self) -> list[Tensor]:
         """Copies of the policy's weights, in a fixed order."""
@@ -146,7 +151,8 @@ class LocalLearner:
                 spoken[name] = made or numbers(x[place], also=also, differentiable=True)
             loss += self._descend(batch, part, spoken, {name: x[place] for name, x in back.items()}, scale)
         moved = [name for name, x in back.items() if bool((x != 0).any())]
-        torch.autograd.backward([hidden[name] for name in moved], [back[name] for name in moved])
+        with stage("backward"):
+            torch.autograd.backward([hidden[name] for name in moved], [back[name] for name in moved])
         return loss
 
     def _descend(
@@ -166,7 +172,8 @@ class LocalLearner:
             by = {number: push[rows.mask] for field, of, number in asked
                   if of == source and (push := pushes[field]) is not None}  # fmt: skip
             if any(bool((x != 0).any()) for x in by.values()):
-                back[source].copy_(numbers.back(by))
+                with stage("backward"):
+                    back[source].copy_(numbers.back(by))
         return loss
 
     def _differentiated(

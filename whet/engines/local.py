@@ -23,6 +23,7 @@ from whet import groups
 from whet.batch import Batch
 from whet.engines import forward, precision, sampler
 from whet.engines.learner import LocalLearner, Objective, finite, put
+from whet.engines.profile import counted, stage
 from whet.models import load
 from whet.refusal import Refused
 from whet.tasks import Problem
@@ -193,7 +194,8 @@ class LocalEngine:
         if not names:
             return found
         for rows in forward.micro_batches(batch, self.token_budget, self.device):
-            with torch.no_grad(), self.precision():
+            counted("score", int(rows.end.sum()), rows.ids.numel(), self.flops(rows))
+            with torch.no_grad(), self.precision(), stage("score"):
                 scores = self._scores(rows, names)
             for name in names:
                 x = scores[name]
@@ -244,6 +246,13 @@ class LocalEngine:
         model = deepcopy(self.model)
         model.load_state_dict(self._start)
         return model.requires_grad_(False).eval()
+
+    def flops(self, rows: forward.Rows) -> float:
+        """The matrix products of one forward pass over these rows, attention aside: the head only where it speaks."""
+        head = self.model.get_output_embeddings().weight.numel()
+        tied = self.model.get_input_embeddings().weight is self.model.get_output_embeddings().weight
+        body = self.model.num_parameters() - (1 if tied else 2) * head
+        return 2.0 * (body * rows.ids.numel() + head * len(rows.targets))
 
     # --- learning ----------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from whet.engines.cache import roomy
 from whet.engines.forward import cut
-from whet.engines.head import BLOCK
+from whet.engines.head import BLOCK, LOWEST
+from whet.engines.profile import counted, stage
 
 SPAN = 512  # tokens: about the square root of today's vocabularies, so that both searches are short
 DROP = 8  # finished rows leave when they are 1/8 of those computed: ours, copying the cache costs a step or so
@@ -85,12 +86,20 @@ def chunks(prompts: Sequence[tuple[int, ...]], rows: int, budget: int) -> list[l
 @torch.inference_mode()
 def _decode(model: Any, prompts: list[tuple[int, ...]], uniform: Float[Tensor, "r m"], how: Drawing) -> Drawn:
     """r responses together, in max_tokens steps or fewer."""
-    logits, cache, attention = _read(model, prompts, how)
+    with stage("prefill"):
+        logits, cache, attention = _read(model, prompts, how)
+    with stage("decode"):
+        return _write(model, logits, cache, attention, uniform, how)
+
+
+def _write(model: Any, logits: Tensor, cache: Any, attention: Tensor, uniform: Tensor, how: Drawing) -> Drawn:
+    """The steps after the prompts: a token for each row that is not finished, then the model on those tokens."""
+    rows = len(logits)
     position = attention[:, : -how.max_tokens].sum(1)
     stop = torch.tensor(how.stop, device=model.device)
-    out = empty(len(prompts), how.max_tokens, how.padding, model.device)
-    live = torch.arange(len(prompts), device=model.device)
-    running = torch.ones_like(live, dtype=torch.bool)
+    out = empty(rows, how.max_tokens, how.padding, model.device)
+    live = torch.arange(rows, device=model.device)
+    running, computed = torch.ones_like(live, dtype=torch.bool), 0
     for step in range(how.max_tokens):
         token, logp, entropy = pick(logits, uniform[live, step], how)
         out.tokens[live, step], out.logp[live, step], out.entropy[live, step] = token, logp, entropy
@@ -106,8 +115,15 @@ def _decode(model: Any, prompts: list[tuple[int, ...]], uniform: Float[Tensor, "
             cache.reorder_cache(keep)
             live, running, token, position, attention = (x[keep] for x in (live, running, token, position, attention))
         width = attention.shape[1] - how.max_tokens + step + 1
+        computed += len(live)
         logits = _forward(model, token[:, None], attention[:, :width], position[:, None], cache).logits[:, -1]
         position = position + 1
+    counted(
+        "decode",
+        int(out.length.sum()),
+        flops=2.0 * _weights(model) * computed,
+        moved=4.0 * _weights(model) * (step + 1),
+    )
     counts = torch.arange(how.max_tokens, device=model.device) < out.length[:, None]
     out.tokens = torch.where(counts, out.tokens, how.padding)
     out.logp, out.entropy = out.logp * counts, out.entropy * counts
@@ -121,6 +137,7 @@ def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Ten
     ids = torch.tensor([[how.padding] * (width - len(p)) + list(p) for p in distinct], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=model.device)
     position = (mask.cumsum(1) - 1).clamp(min=0)
+    counted("prefill", sum(map(len, distinct)), ids.numel(), 2.0 * _weights(model) * ids.numel())
     read = _forward(model, ids, mask, position, None)
     row = torch.tensor([distinct[prompt] for prompt in prompts], device=model.device)
     cache = roomy(read.past_key_values)
@@ -133,6 +150,12 @@ def _forward(model: Any, ids: Tensor, mask: Tensor, position: Tensor, cache: Any
     wishes = {"position_ids": position, "logits_to_keep": 1}
     wishes = {name: value for name, value in wishes.items() if name in _takes(model.__class__)}
     return model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **wishes)
+
+
+def _weights(model: Any) -> int:
+    """The numbers that a token is multiplied with: all weights, embeddings only where they are the head as well."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    return model.num_parameters() - (embeddings.weight.numel() if head.weight is not embeddings.weight else 0)
 
 
 @lru_cache
@@ -165,7 +188,7 @@ def pick(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r"], how: Drawing
 
 def _pick(logits: Tensor, uniform: Tensor, how: Drawing) -> tuple[Tensor, Tensor, Tensor]:
     z = logits.float() if how.temperature == 1 else logits.float() / how.temperature
-    z = z - z.amax(1, keepdim=True)
+    z = (z - z.amax(1, keepdim=True)).clamp_(min=LOWEST)
     weight = z.exp()
     total = weight.sum(1, keepdim=True)
     entropy = (total.log() - (weight * z).sum(1, keepdim=True) / total)[:, 0]
