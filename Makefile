@@ -7,7 +7,7 @@ export PYTHONHASHSEED = 0
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check format docs base env clean help
+.PHONY: demo test check format docs base bench bench-compare env clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -34,6 +34,12 @@ docs: $(READY)   ## write CATALOGUE.md and the generated pages again
 
 base: $(READY)   ## train the base model again: at most eight minutes
 	$(BIN)/whet base whet/models/base
+
+bench: $(READY)  ## whet against TRL, generate and vLLM on this machine: hours; stop it and start it again
+	@$(BIN)/python benchmarks/run.py $(BENCH)
+
+bench-compare: $(READY) ## this tree against another commit: make bench-compare BASE=HEAD~1
+	@$(BIN)/python benchmarks/run.py --against $(or $(BASE),HEAD)
 
 env: $(READY)    ## only the environment
 

@@ -35,7 +35,12 @@ METRICS: dict[str, Metric] = {
     "loss": Metric("1", "the batch", "Σ weight · (loss + penalties)"),
     "clip_fraction": Metric("share", "kept tokens with advantage ≠ 0", "tokens to which the loss gives no gradient"),
     "ratio_max": Metric("1", "kept tokens", "largest π / π_old"),
-    "sampler_gap": Metric("nats", "kept tokens", "largest |logp - sampled_logp| at the first pass", -1),
+    "sampler_gap": Metric(
+        "nats",
+        "kept tokens",
+        "largest |logp - sampled_logp| at the first pass; bounds in whet/engines/precision.py",
+        -1,
+    ),
     "grad_norm": Metric("1", "the update", "norm of the gradient before clipping"),
     "kl": Metric("nats per token", "tokens of a sample of responses", "mean k3 of π to the start: e^-x - 1 + x"),
     "seconds": Metric("s", "the step", "wall time"),

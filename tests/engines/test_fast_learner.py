@@ -10,6 +10,7 @@ from whet.engines import forward
 from whet.engines import head as head_module
 from whet.engines.head import Head, Numbers
 from whet.engines.local import LocalEngine
+from whet.engines.precision import GAP
 from whet.refusal import Refused
 
 NAMES = ("logp", "entropy", "certainty")
@@ -173,3 +174,11 @@ def test_a_round_of_bfloat16_leaves_the_processor_as_it_was():
         advantage=groups.spread(torch.ones(len(batch)), batch["mask"]), weight=batch["mask"] / batch["mask"].sum(),
     ))  # fmt: skip
     assert matmul.fp32_precision == before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sampler_and_learner_agree_within_the_bound_that_is_stated(family, dtype):
+    mine = engine(family, dtype=dtype)
+    told = mine.learner(surrogate, WANTED).gradient(ready(mine, each=8, max_tokens=20))
+    assert 0 < told["sampler_gap"] < GAP[mine.dtype], told["sampler_gap"]
