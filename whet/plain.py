@@ -71,7 +71,11 @@ def one_pass(
 
 def _together(tallies: list[dict[str, float]]) -> dict[str, float]:
     """One number for all mini-batches: the mean; the largest ratio; the sampler's gap before the policy moved."""
-    means = {name: sum(tally[name] for tally in tallies) / len(tallies) for name in tallies[0]}
-    means["sampler_gap"] = tallies[0].get("sampler_gap", 0.0)
+    told: dict[str, list[float]] = {}
+    for tally in tallies:  # a mini-batch without signal is not read by the model, and has no gap to tell
+        for name, x in tally.items():
+            told.setdefault(name, []).append(x)
+    means = {name: sum(values) / len(values) for name, values in told.items()}
+    means["sampler_gap"] = told.get("sampler_gap", [0.0])[0]
     means["ratio_max"] = max(tally.get("ratio_max", 1.0) for tally in tallies)
     return means

@@ -13,7 +13,7 @@ import torch
 from whet.refusal import Refused
 
 KNOWN = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Nats, at most over all tokens of a batch. Six architectures with random weights gave 0.000003 and 0.11.
+# Nats, at most over all tokens of a batch. Six architectures with random weights gave less than 1e-5 and 0.11.
 GAP = {torch.float32: 1e-5, torch.bfloat16: 0.2}
 
 
