@@ -254,3 +254,8 @@ def test_the_largest_random_number_draws_a_token_that_has_weight():
         token, mass = sampler.invert(weight, torch.full((200,), last))
         assert (weight.gather(1, token[:, None]) > 0).all()
         torch.testing.assert_close(mass, weight.double().sum(1))
+
+
+def test_prompts_of_many_lengths_are_answered_together():
+    prompts = [tuple(range(3, 4 + length)) for length in range(1, 60)]
+    assert len(sampler.chunks(prompts, rows=512, budget=16384)) == 1

@@ -68,10 +68,10 @@ class Rows:
         )
 
 
-def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def cut(lengths: Sequence[int], budget: int, piece: float = PIECE) -> list[list[int]]:
     """Rows sorted by length, cut so that rows × longest ≤ budget; a row longer than that goes alone.
 
-    Where to cut is what costs least, if a piece costs its tokens, padding included, and `PIECE` more.
+    Where to cut is what costs least, if a piece costs its tokens, padding included, and `piece` more.
 
     >>> cut([5, 1, 2, 9], budget=6)
     [[1, 2], [0], [3]]
@@ -91,7 +91,7 @@ def cut(lengths: Sequence[int], budget: int) -> list[list[int]]:
         for i in range(j - 1, -1, -1):
             rows = ends[j] - ends[i]
             pieces = ceil(rows / max(budget // max(longest, 1), 1))
-            cheapest = min(cheapest, (best[i][0] + rows * longest + PIECE * pieces, i))
+            cheapest = min(cheapest, (best[i][0] + rows * longest + piece * pieces, i))
         best.append(cheapest)
     found: list[list[int]] = []
     j = len(ends) - 1

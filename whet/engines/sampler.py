@@ -77,7 +77,8 @@ def chunks(prompts: Sequence[tuple[int, ...]], rows: int, budget: int) -> list[l
         members.setdefault(prompt, []).append(row)
     distinct = list(members)
     found = []
-    for piece in cut([len(prompt) for prompt in distinct], budget):
+    # As few pieces as can be: what is read together is also written together, and that takes far longer.
+    for piece in cut([len(prompt) for prompt in distinct], budget, piece=1e9):
         mine = [row for i in piece for row in members[distinct[i]]]
         found += [mine[start : start + rows] for start in range(0, len(mine), rows)]
     return found
