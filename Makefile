@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE = 1
 
 SUPPORTED = @$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"whet needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
 
-.PHONY: demo test test-vllm env-vllm learn mutants check format docs base reliability soak env clean help
+.PHONY: demo test test-vllm env-vllm learn mutants check format docs base bench bench-compare reliability soak env clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -57,6 +57,12 @@ soak: $(READY)   ## a long run with a judge that fails at random: make soak HOUR
 
 base: $(READY)   ## train the base model again: at most eight minutes
 	$(BIN)/whet base whet/models/base
+
+bench: $(READY)  ## whet against TRL, generate and vLLM on this machine: hours; stop it and start it again
+	@$(BIN)/python benchmarks/run.py $(BENCH)
+
+bench-compare: $(READY) ## this tree against another commit: make bench-compare BASE=HEAD~1
+	@$(BIN)/python benchmarks/run.py --against $(or $(BASE),HEAD)
 
 env: $(READY)    ## only the environment
 

@@ -100,6 +100,9 @@ def train(
     thinking: Annotated[str, typer.Option(help="on or off, for chat templates that know enable_thinking.")] = "",
     tokens_at_once: Annotated[int, typer.Option(min=1, help="Tokens in one pass: fewer need less memory.")] = 16384,
     track: Annotated[str, typer.Option(help="Also tell tensorboard, wandb or trackio, joined by commas.")] = "",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say at the end where the time of the steps went.")
+    ] = False,
 ) -> None:
     """Train a model, and leave a run with a report.
 
@@ -115,9 +118,10 @@ def train(
     from whet.train import resume_run, start_run
 
     typed = settings_of(context.args)
+    view = LiveView(out, profile=profile)
     if resume:
         _only_to_resume(context, find(resume, runs).about["run"])
-        _end(resume_run(resume, runs, LiveView(out), steps=steps, budget=seconds_of(budget), typed=typed))
+        _end(resume_run(resume, runs, view, steps=steps, budget=seconds_of(budget), typed=typed))
         return
     typed |= {"engine": engine} if engine != "local" else {}
     options = _task_options(typed, judge, max_tokens)
@@ -127,7 +131,7 @@ def train(
         settings=typed, options=options, track=track,
         setup=Setup(device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once),
     )  # fmt: skip
-    _end(start_run(run, LiveView(out)))
+    _end(start_run(run, view))
 
 
 def _only_to_resume(context: typer.Context, run: dict[str, Any]) -> None:
@@ -135,10 +139,10 @@ def _only_to_resume(context: typer.Context, run: dict[str, Any]) -> None:
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         typed = source is not None and source.name == "COMMANDLINE" and value != run.get(name)
-        if typed and name not in ("resume", "steps", "budget", "runs"):
+        if typed and name not in ("resume", "steps", "budget", "runs", "profile"):
             raise Refused(
                 f"{name.replace('_', '-')} cannot change when a run goes on: beside --resume there can be --steps, "
-                "--budget, --runs and settings such as --update.lr=1e-4; for anything else start a new run."
+                "--budget, --runs, --profile and settings such as --update.lr=1e-4; for anything else start a new run."
             )
 
 

@@ -33,12 +33,14 @@ def step_kl(engine: Any, batch: Batch, rows: int = 32) -> float:
 
     Over at most `rows` responses, spread evenly over the batch; nan where nobody knows what the policy was before.
     """
-    before = "logp" if "logp" in batch.fields else "old_logp" if "old_logp" in batch.fields else "sampled_logp"
     some = batch.rows(torch.linspace(0, len(batch) - 1, min(rows, len(batch))).round().long())
     some = some.where(~some["demonstration"] & (some["age"].amax(1) == 0))
     if not len(some) or not some["mask"].any():
         return float("nan")
-    x = engine.score(some, ["old_logp"])["old_logp"] - some[before]
+    before = some["old_logp" if "old_logp" in some.fields else "sampled_logp"]
+    if "logp" in some.fields:  # but for responses that the learner did not read
+        before = torch.where(some["logp"].isnan(), before, some["logp"])
+    x = engine.score(some, ["old_logp"])["old_logp"] - before
     return float(groups.batch_mean(torch.expm1(x) - x, some["mask"]))
 
 
@@ -77,13 +79,12 @@ def _put(engine: Any, weights: Sequence[Tensor]) -> None:
 
 def logits(engine: Any, batch: Batch, states: int = STATES) -> Float[Tensor, "s v"]:
     """Logits of the policy as it is now, at the first states of responses that are spread evenly over the batch."""
-    from whet.engines.forward import micro_batches, only
+    from whet.engines.forward import micro_batches, next_token
 
     some = batch.rows(torch.linspace(0, len(batch) - 1, min(8, len(batch))).round().long())
-    rows = next(micro_batches(some, 2**62, engine.device))
-    with torch.no_grad(), engine.precision(), only(engine.model, rows.where):
-        z = engine.model(input_ids=rows.ids, use_cache=False).logits[0].float()
-    return (z / rows.temperature[:, None])[:states].cpu()
+    with torch.no_grad(), engine.precision():
+        pieces = micro_batches(some, engine.token_budget, engine.device)
+        return torch.cat([next_token(engine.model, rows).cpu() for rows in pieces])[:states]
 
 
 def compared(before: Float[Tensor, "s v"], after: Float[Tensor, "s v"]) -> dict[str, float]:

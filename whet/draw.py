@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from whet.batch import Batch, join
+from whet.engines.profile import stage
 from whet.recipe import Refused
 from whet.tasks import Problem, Verdict
 
@@ -62,7 +63,8 @@ class Draw:
 
     def judge(self, batch: Batch) -> Batch:
         """The batch with its verdicts."""
-        return judged(batch, self.task.judge(batch.problems, batch.texts))
+        with stage("judge"):
+            return judged(batch, self.task.judge(batch.problems, batch.texts))
 
     def _counted(self, batch: Batch, before: int = 0) -> Batch:
         self.tokens.append(int(batch["length"].sum()) - before)

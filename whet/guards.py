@@ -131,7 +131,8 @@ class WatchedLearner:
         self.watch.examine(batch)
         told = self.inner.gradient(batch, scale)
         seen = getattr(self.inner, "seen", {})
-        if "logp" in seen and not _finite("logp", seen["logp"], batch["mask"]):
+        read = batch["mask"] & ~getattr(self.inner, "silent", torch.tensor([False]))[:, None]
+        if "logp" in seen and not _finite("logp", seen["logp"], read):
             raise NotFinite("the forward pass", "the learner's log-probability is not finite")
         loss = name_of(self.watch.recipe.loss)
         if not torch.isfinite(torch.tensor(told["loss"])):

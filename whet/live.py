@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from whet.engines.profile import Profiler
 from whet.evaluate import by_split, pass_at
 from whet.metrics import METRICS
 from whet.prepare import Run
@@ -46,8 +47,9 @@ def sparkline(values: list[float], width: int = WIDTH) -> str:
 class LiveView(View):
     """A run in a terminal."""
 
-    def __init__(self, out: Console) -> None:
+    def __init__(self, out: Console, profile: bool = False) -> None:
         self.out = out
+        self.profiler = Profiler() if profile else None
         self.values: dict[str, list[float]] = {}
         self.evaluations: list[tuple[int, list[Evaluated]]] = []
         self.line = self.unjudged = ""
@@ -83,6 +85,10 @@ class LiveView(View):
             now = f"{values[-1]:.4g}" if values else "–"
             table.add_row(name.replace("_", " "), now, f"[cyan]{sparkline(values)}[/]", f"[dim]{METRICS[name].unit}[/]")
         return table
+
+    def measuring(self, engine: Any) -> AbstractContextManager[Any]:
+        """A profile of the steps, where one was asked for."""
+        return self.profiler.measuring(engine) if self.profiler else nullcontext()
 
     def evaluating(self, share: float) -> None:
         """An evaluation has come this far, 0 to 1."""
@@ -126,6 +132,8 @@ class LiveView(View):
         if self.live is not None:
             self.live.stop()
         self.out.print(sentence)
+        if self.profiler and self.profiler.machine:
+            self.out.print(self.profiler.table())
 
 
 def with_progress(out: Console, what: str, work: Callable[[Callable[[float], None]], Any]) -> Any:

@@ -22,6 +22,8 @@ class Metric:
     better: int = 0
 
 
+READ = "kept tokens that were read"  # by the learner: not those of responses that can give no gradient
+
 METRICS: dict[str, Metric] = {
     "reward": Metric("reward", "responses of the batch", "mean of the summed reward parts", 1),
     "correct": Metric("share", "responses of the batch", "mean of `correct`: pass@1 on the training problems", 1),
@@ -43,14 +45,14 @@ METRICS: dict[str, Metric] = {
     "drawn_tokens": Metric("tokens", "the step", "Σ length of all responses drawn: the currency of token budgets"),
     "loss": Metric("1", "the batch", "Σ weight · (loss + penalties)"),
     "clip_fraction": Metric("share", "kept tokens with advantage ≠ 0", "tokens to which the loss gives no gradient"),
-    "ratio_max": Metric("1", "kept tokens", "largest π / π_old"),
-    "ratio_tail": Metric("share", "kept tokens", "tokens with π / π_old outside 0.5 … 2"),
-    "effective_samples": Metric("share", "kept tokens", "(Σ r)² / (n Σ r²) with r = π / π_old; 1 when all are alike"),
-    "sampler_gap": Metric("nats", "kept tokens", "largest |logp - sampled_logp| at the first pass", -1),
-    "sampler_gap_mean": Metric("nats", "kept tokens", "mean |logp - sampled_logp| at the first pass", -1),
-    "sampler_ess": Metric(
-        "share", "kept tokens", "(Σ w)² / (n Σ w²), w = e^(logp - sampled_logp) at the first pass", 1
+    "ratio_max": Metric("1", READ, "largest π / π_old"),
+    "ratio_tail": Metric("share", READ, "tokens with π / π_old outside 0.5 … 2"),
+    "effective_samples": Metric("share", READ, "(Σ r)² / (n Σ r²) with r = π / π_old; 1 when all are alike"),
+    "sampler_gap": Metric(
+        "nats", READ, "largest |logp - sampled_logp| at the first pass; bounds in whet/engines/precision.py", -1
     ),
+    "sampler_gap_mean": Metric("nats", READ, "mean |logp - sampled_logp| at the first pass", -1),
+    "sampler_ess": Metric("share", READ, "(Σ w)² / (n Σ w²), w = e^(logp - sampled_logp) at the first pass", 1),
     "grad_norm": Metric("1", "the update", "norm of the gradient before clipping"),
     "half_agreement": Metric("1", "the batch", "cosine of the gradients of its two halves, after the update"),
     "kl": Metric("nats per token", "tokens of a sample of responses", "mean k3 of π to the start: e^-x - 1 + x"),

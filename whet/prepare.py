@@ -14,6 +14,7 @@ from whet.guards import Guard
 from whet.models import lora
 from whet.models.setup import Setup
 from whet.recipe import Recipe, needs
+from whet.refusal import Refused
 from whet.runs.store import Store, find
 from whet.settings import settings, with_settings
 
@@ -85,6 +86,11 @@ def prepared(run: Run, recipe: Recipe, task: Any = None) -> tuple[Any, Any, Run]
         model, tokenizer = tiny.micro(run.seed)
         return task, choice.applied(LocalEngine(model, tokenizer, lr=MICRO_LR)), run
     run = replace(run, model=run.model or str(BASE))
+    if run.setup.tokens_at_once < task.max_tokens:
+        raise Refused(
+            f"{run.setup.tokens_at_once} tokens at once are fewer than one response of up to {task.max_tokens}: raise "
+            "--tokens-at-once or lower --max-tokens."
+        )
     rows = settings(recipe).get("choose.prompts", 16) * settings(recipe).get("sample.responses", 16)
     memory.refuse_if_short(
         load.checked(run.model), run.setup, needs=needs(recipe), rows=rows, max_tokens=task.max_tokens

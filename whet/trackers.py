@@ -1,6 +1,7 @@
 """The trackers that people have, as views of a run: TensorBoard, Weights & Biases, trackio. None needs a network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from whet.evaluate import by_split, pass_at
@@ -19,6 +20,14 @@ class Together(View):
     def __init__(self, views: Sequence[View]) -> None:
         self.views = list(views)
 
+    @contextmanager
+    def measuring(self, engine: Any) -> Iterator[None]:
+        """Inside what each of them measures with."""
+        with ExitStack() as stack:
+            for view in self.views:
+                stack.enter_context(view.measuring(engine))
+            yield
+
 
 def _to_each(name: str) -> Callable[..., None]:
     def tell(self: Together, *said: Any) -> None:
@@ -28,7 +37,7 @@ def _to_each(name: str) -> Callable[..., None]:
     return tell
 
 
-for _name in [name for name in vars(View) if not name.startswith("_")]:
+for _name in [name for name in vars(View) if not name.startswith("_") and name != "measuring"]:
     setattr(Together, _name, _to_each(_name))
 
 

@@ -97,7 +97,8 @@ class Trainer:
         began = time.perf_counter()
         watch = guards.Watch(self.engine, self.state.recipe, self.guard.spike, self.ledger.norms)
         try:
-            self.state, batch = step(watch, self.task, self.pool, self.state, self.run.seed, self.progress())
+            with self.view.measuring(self.engine):
+                self.state, batch = step(watch, self.task, self.pool, self.state, self.run.seed, self.progress())
         except NotFinite as why:
             self.not_taken(watch, why, time.perf_counter() - began)
             return

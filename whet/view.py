@@ -1,6 +1,8 @@
 """Where a run shows itself: the calls that a live table, a tracker or a notebook answers."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from whet.prepare import Run
 from whet.recipe import Recipe
@@ -12,6 +14,10 @@ class View:
 
     def starts(self, store: Store, recipe: Recipe, run: Run) -> None:
         """The run exists; nothing has been sampled."""
+
+    def measuring(self, engine: Any) -> AbstractContextManager[Any]:
+        """What a step is made inside of: a profile, where one is asked for."""
+        return nullcontext()
 
     def evaluating(self, share: float) -> None:
         """An evaluation has come this far, 0 to 1."""

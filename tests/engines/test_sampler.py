@@ -227,3 +227,35 @@ def test_pieces_are_the_tokens_one_by_one():
     for pieces, response, text in zip(mine.pieces(batch), responses(batch), batch.texts, strict=True):
         assert len(pieces) == len(response)
         assert "".join(piece for piece in pieces if not piece.startswith("<")) == text
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+@pytest.mark.parametrize("vocabulary", [5, 512, 513, 20_000])
+def test_the_search_in_two_steps_draws_what_one_running_sum_draws(vocabulary, top_p):
+    draw = torch.Generator().manual_seed(vocabulary)
+    logits = 4 * torch.randn(40, vocabulary, generator=draw)
+    logits[:, ::3] = -torch.inf
+    uniform = torch.rand(40, generator=draw)
+    token, logp, entropy = sampler.pick(logits, uniform, Drawing(0.7, top_p, False, 1, (0,), 0))
+    exact = (logits.double() / 0.7).log_softmax(-1)
+    kept = sampler.nucleus(exact.exp(), top_p) if top_p < 1 else exact.exp()
+    running = kept.cumsum(1)
+    slow = torch.searchsorted(running, uniform[:, None] * running[:, -1:], right=True)
+    assert torch.equal(token, slow[:, 0])
+    expected = exact.gather(1, slow)[:, 0] - running[:, -1].log()
+    torch.testing.assert_close(logp.double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(entropy.double(), torch.special.entr(exact.exp()).sum(1), atol=1e-5, rtol=1e-5)
+
+
+def test_the_largest_random_number_draws_a_token_that_has_weight():
+    weight = torch.rand(200, 1000, generator=torch.Generator().manual_seed(0))
+    weight[:, 700:] = 0
+    for last in (1 - 2.0**-24, 0.0):
+        token, mass = sampler.invert(weight, torch.full((200,), last))
+        assert (weight.gather(1, token[:, None]) > 0).all()
+        torch.testing.assert_close(mass, weight.double().sum(1))
+
+
+def test_prompts_of_many_lengths_are_answered_together():
+    prompts = [tuple(range(3, 4 + length)) for length in range(1, 60)]
+    assert len(sampler.chunks(prompts, rows=512, budget=16384)) == 1

@@ -61,6 +61,12 @@ def test_the_log_ratio_is_learner_minus_sampler_and_null_where_nobody_computed_i
     assert store.samples()[0]["log_ratio"] == [0.25, None, -0.5]
 
 
+def test_a_response_that_the_learner_did_not_read_has_no_log_ratio(store):
+    logp = torch.tensor([[torch.nan, 0.0, torch.nan], [-2.0, 0.0, 0.0]])
+    store.rollouts(1, batch(), PIECES, {"logp": logp})
+    assert store.samples()[0]["log_ratio"] == [None, None, None]
+
+
 def test_old_log_probabilities_serve_where_the_learner_was_not_asked(store):
     old = torch.tensor([[-0.25, -0.25, -1.0], [-2.0, 0.0, 0.0]])
     store.rollouts(1, batch(old_logp=old), PIECES)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from whet.batch import Batch
 from whet.engines import forward, relaxed
 from whet.engines.forward import Rows
+from whet.engines.head import Head, Numbers
+from whet.engines.profile import counted, stage
 from whet.fields import FIELDS
 from whet.metrics import gap, ratios
 from whet.refusal import NotFinite
@@ -19,13 +22,21 @@ if TYPE_CHECKING:
 
 Objective = Callable[[Mapping[str, Tensor]], Tensor]
 OLD = {"old_logp": "logp", "old_entropy": "entropy"}  # on policy the old number is the detached current one
+# What forward passes make: field → whose hidden states it is read off, its name there, and the sign it cannot lack.
+MADE = {
+    "logp": ("logp", "logp", -1),
+    "entropy": ("logp", "entropy", 1),
+    "blind_logp": ("blind_logp", "logp", -1),
+    "new_value": ("new_value", "new_value", 0),
+}
 
 
 class LocalLearner:
     """The policy of a LocalEngine with an objective. `seen` holds [n t] of the last gradient, rows as in the batch.
 
-    `logp` is the log-probability of each token that counts, `push` the derivative of the loss by it: negative
-    where the update makes the token likelier.
+    `logp` is the log-probability of each token that counts, not a number where it was not needed; `push` the
+    derivative of the loss by it: negative where the update makes the token likelier. `silent` [n] is True for the
+    responses that were not read, because they could give no gradient.
     """
 
     def __init__(
@@ -37,6 +48,7 @@ class LocalLearner:
     ) -> None:
         self.engine, self.objective, self.wanted, self.selector = engine, objective, wanted, selector
         self.still = False
+        self.silent = torch.zeros(0, dtype=torch.bool)
         self.seen: dict[str, Tensor] = {}
         self.met: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -46,16 +58,22 @@ class LocalLearner:
         engine.optimizer.zero_grad()
         if self.selector:
             batch = batch.having(selected=self._selected(batch, self.selector))
-        shape = batch["mask"].shape
-        self.seen = {"logp": torch.zeros(shape), "push": torch.zeros(shape)}
-        loss = 0.0
-        for rows in forward.micro_batches(batch, engine.token_budget, engine.device):
-            with engine.precision(), engine.recomputing():
-                made = self._made(batch, rows)
-            loss += self._descend(batch, rows, made, scale)
+        self.silent = self._silent(batch)
+        unread = batch["mask"] & self.silent[:, None]
+        self.seen = {"logp": torch.where(unread, torch.nan, 0.0), "push": torch.zeros(unread.shape)}
+        loss, heard = 0.0, (~self.silent).nonzero()[:, 0].tolist()
+        for rows in forward.micro_batches(batch, engine.token_budget, engine.device, heard):
+            with engine.precision(), stage("forward"):
+                loss += self._micro_batch(batch, rows, scale)
+            sizes = (int(rows.end.sum()), rows.ids.numel())
+            counted("forward", *sizes, flops=forward.flops(engine.model, rows))
+            counted("backward", *sizes, flops=2 * forward.flops(engine.model, rows))
+        for x in engine.parameters:
+            if x.grad is None:  # where nothing pushed: AdamW still moves on by its momentum
+                x.grad = torch.zeros_like(x)
         for row, *numbers in zip(batch.fields.get("row", torch.tensor([])).tolist(), *self.seen.values(), strict=False):
             self.met.setdefault(row, (numbers[0], numbers[1]))
-        return {"loss": loss, **told(batch, self.seen)}
+        return {"loss": loss, **told(batch.having(mask=batch["mask"] & ~unread), self.seen)}
 
     def first_seen(self, batch: Batch) -> dict[str, Tensor]:
         """`logp` and `push` [n t] of each response when it was first met, before the policy moved away from it."""
@@ -69,7 +87,8 @@ class LocalLearner:
         if self.still:
             for x in self.engine.model.parameters():
                 x.grad = None
-        return self.engine.step(lr, clip_norm)
+        with stage("optimiser"):
+            return self.engine.step(lr, clip_norm)
 
     def critic_alone(self) -> "LocalLearner":
         """The same learner with steps that move the critic and leave the policy where it is."""
@@ -100,36 +119,98 @@ class LocalLearner:
         now = self.engine.score(batch, ["old_logp", "old_entropy"])
         return selector({**now, **batch.fields, "logp": now["old_logp"], "entropy": now["old_entropy"]})
 
-    def _made(self, batch: Batch, rows: Rows) -> dict[str, Tensor]:
-        """What the forward pass gives this objective, [b t] each; carries gradient."""
-        model, wanted = self.engine.model, self.wanted
-        entropy = "entropy" in wanted or ("old_entropy" in wanted and "old_entropy" not in batch.fields)
-        made = forward.policy(model, rows, *(["entropy"] if entropy else []))
-        if "blind_logp" in wanted:
-            made["blind_logp"] = forward.policy(model, forward.blind(rows, self.engine.stop[0]))["logp"]
-        if "new_value" in wanted:
-            made["new_value"] = self.engine.critic(rows)
-        return made
+    def _silent(self, batch: Batch) -> Tensor:
+        """Rows [n] that give neither loss nor gradient, so that the model need not read them.
 
-    def _descend(self, batch: Batch, rows: Rows, made: dict[str, Tensor], scale: float) -> float:
-        """Differentiate the objective by the numbers that were made, then carry that into the model.
+        These are rows without advantage or without weight, if the objective itself, asked with small, usual and large
+        random answers of the model, does not change with them: a penalty, a critic's loss or an entropy term does.
+        """
+        signal = batch["mask"]
+        for name in ("advantage", "weight"):
+            if name in batch.fields:
+                signal = signal & (batch[name] != 0)
+        silent = ~signal.any(1)
+        if not silent.any():
+            return silent
+        rows = batch.where(silent)
+        random = torch.Generator().manual_seed(0)
+        shape = rows["mask"].shape
+        for size in (0.1, 1.0, 8.0):
+            made = {name: size * torch.randn(shape, generator=random) for name in sorted(self._asked(batch))}
+            made = {name: x.abs() * MADE[name][2] if MADE[name][2] else x for name, x in made.items()}
+            loss, pushes = self._differentiated(batch, rows.fields, made, 1.0)
+            if loss != 0 or any(push is not None and bool((push != 0).any()) for push in pushes.values()):
+                return torch.zeros_like(silent)
+        return silent
+
+    def _asked(self, batch: Batch) -> set[str]:
+        """What the forward passes must give this objective."""
+        return {"logp", *(name if name in batch.fields else OLD.get(name, name) for name in self.wanted)} & {*MADE}
+
+    def _micro_batch(self, batch: Batch, rows: Rows, scale: float) -> float:
+        """The loss of some rows; adds to the gradient.
+
+        The backbone reads all rows at once, the head follows part by part, each back before the next: the objective
+        is a plain sum over rows, so the logits of one part are all that is ever there.
+        """
+        engine, asked = self.engine, self._asked(batch)
+        model, critic = engine.model, engine.critic if "new_value" in asked else None
+        with engine.recomputing():
+            hidden = {"logp": forward.hidden(model, rows)}
+            if "blind_logp" in asked:
+                hidden["blind_logp"] = forward.hidden(model, forward.blind(rows, engine.stop[0]))
+            if critic:
+                hidden["new_value"] = critic.hidden(rows)
+        back = {name: torch.zeros_like(x) for name, x in hidden.items()}
+        loss, head = 0.0, Head(model, engine.chunk)
+        for part, place in rows.parts(head.rows):
+            spoken: dict[str, Any] = {}
+            for name, x in hidden.items():
+                also = ("entropy",) if name == "logp" and "entropy" in asked else ()
+                numbers = partial(Numbers, head, targets=part.targets, temperature=part.temperature)
+                made = forward.Forecasts(critic, x[place]) if name == "new_value" and critic else None
+                spoken[name] = made or numbers(x[place], also=also, differentiable=True)
+            loss += self._descend(batch, part, spoken, {name: x[place] for name, x in back.items()}, scale)
+        moved = [name for name, x in back.items() if hidden[name].requires_grad and bool((x != 0).any())]
+        with stage("backward"):
+            torch.autograd.backward([hidden[name] for name in moved], [back[name] for name in moved])
+        return loss
+
+    def _descend(
+        self, batch: Batch, rows: Rows, spoken: Mapping[str, Any], back: Mapping[str, Tensor], scale: float
+    ) -> float:
+        """Differentiate the objective by the numbers that were made, then carry that back to the hidden states.
 
         The chain rule in two steps: the first gives `push`, and the numbers at which nothing counts end there.
         """
+        asked = [(field, *MADE[field][:2]) for field in sorted(self._asked(batch))]
+        made = {field: rows.spread(spoken[source][number]) for field, source, number in asked}
+        loss, pushes = self._differentiated(batch, fields_of(batch, rows), made, scale)
+        put(self.seen["logp"], rows, made["logp"])
+        if pushes["logp"] is not None:
+            put(self.seen["push"], rows, pushes["logp"])
+        for source, numbers in spoken.items():
+            by = {number: push[rows.mask] for field, of, number in asked
+                  if of == source and (push := pushes[field]) is not None}  # fmt: skip
+            if any(bool((x != 0).any()) for x in by.values()):
+                with stage("backward"):
+                    back[source].copy_(numbers.back(by))
+        return loss
+
+    def _differentiated(
+        self, batch: Batch, fields: Mapping[str, Tensor], made: Mapping[str, Tensor], scale: float
+    ) -> tuple[float, dict[str, Tensor | None]]:
+        """The objective's value on some rows, and its derivative by each number that the model made."""
         leaves = {name: x.detach().requires_grad_() for name, x in made.items()}
-        fields: dict[str, Any] = {**fields_of(batch, rows), **leaves}
+        known: dict[str, Any] = {**fields, **leaves}
         for old, new in OLD.items():
             if old in self.wanted and old not in batch.fields:
-                fields[old] = leaves[new].detach()
-        loss = self.objective(fields) * scale
+                known[old] = leaves[new].detach()
+        loss = self.objective(known) * scale
+        pushes: Any = [None] * len(leaves)
         if loss.requires_grad:
             pushes = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-            pairs = [(x, push) for x, push in zip(made.values(), pushes, strict=True) if push is not None]
-            torch.autograd.backward([x for x, _ in pairs], [push for _, push in pairs])
-            if pushes[0] is not None:
-                put(self.seen["push"], rows, pushes[0])
-        put(self.seen["logp"], rows, leaves["logp"].detach())
-        return float(loss.detach())
+        return float(loss.detach()), dict(zip(leaves, pushes, strict=True))
 
 
 def fields_of(batch: Batch, rows: Rows) -> dict[str, Tensor]:

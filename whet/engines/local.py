@@ -2,13 +2,14 @@
 
 Weights are float32; `dtype="bfloat16"` computes in bfloat16 from those weights, since AdamW at RL learning rates
 changes weights by less than bfloat16 can hold. Dropout is off everywhere: sampler and learner are one function.
+How it is fast is told where it happens: `sampler`, `forward` (what is read together), `head`, `learner`.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
@@ -20,18 +21,14 @@ from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
-from whet.engines import across, forward, sampler, text
-from whet.engines.learner import LocalLearner, Objective, finite, put
+from whet.engines import forward, precision, sampler, scoring, text
+from whet.engines.learner import LocalLearner, Objective, finite
 from whet.models import load, lora
 from whet.models.chat import Formatter
 from whet.models.setup import Setup, recomputing
 from whet.refusal import NotFinite, Refused
 from whet.tasks import Problem
 
-POLICY = ("old_logp", "old_entropy", "old_certainty", "old_collision")
-ACROSS = ("group_divergence", "group_log_divergence")
-STATES = ("prompt_state", "response_state")
-REFERENCE, CRITIC = "ref_logp", "value"
 MAX_ROWS = 512  # responses drawn at once; bounds the memory of the cache
 
 
@@ -48,9 +45,16 @@ class LocalEngine:
         max_rows: int = MAX_ROWS,
         path: str = "",
         adapters: Any = None,
+        chunk: int | None = None,
     ) -> None:
+        if min(token_budget, max_rows, 1 if chunk is None else chunk) < 1:
+            raise Refused(
+                f"token_budget {token_budget}, max_rows {max_rows} and chunk {chunk} are numbers of tokens, responses "
+                "and positions that are computed at once: each is at least 1."
+            )
         self.model, self.tokenizer, self.path = model.eval(), tokenizer, path
-        self.dtype, self.token_budget, self.max_rows = _checked(dtype), token_budget, max_rows
+        self.dtype = precision.checked(dtype, model.device)
+        self.token_budget, self.max_rows, self.chunk = token_budget, max_rows, chunk
         self.lr = load.default_lr(model.num_parameters()) if lr is None else lr
         self.card: dict[str, Any] = {}
         self.sampler: sampler.Sampler = sampler.Own(self)
@@ -92,11 +96,9 @@ class LocalEngine:
         """Where the policy is."""
         return self.model.device
 
-    def precision(self) -> AbstractContextManager[Any]:
-        """The number format of forward passes."""
-        if self.dtype is torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+    def precision(self) -> AbstractContextManager[None]:
+        """The number format of forward and backward passes."""
+        return precision.computing(self.dtype, self.device)
 
     def recomputing(self) -> AbstractContextManager[None]:
         """Inside, the backward pass will compute the layers again instead of keeping them, if the setup says so."""
@@ -230,52 +232,11 @@ class LocalEngine:
 
     def score(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
         """Any field made by the scorer; [n t] ones are 0 where the mask is False, states are [n d]."""
-        unknown = [name for name in names if name not in (*POLICY, *ACROSS, *STATES, REFERENCE, CRITIC)]
-        if unknown:
-            raise Refused(f"a local engine cannot score {unknown[0]!r}: it has no model for that.")
-        found = {name: torch.zeros(batch["mask"].shape) for name in names if name not in STATES}
-        for name in ACROSS:
-            if name in names:
-                with torch.no_grad(), self.precision():
-                    logs = name == "group_log_divergence"
-                    found[name] = across.divergence(self.model, batch, self.token_budget, self.device, logs)
-        names = [name for name in names if name not in ACROSS]
-        if not names:
-            return found
-        for rows in forward.micro_batches(batch, self.token_budget, self.device):
-            with torch.no_grad(), self.precision():
-                scores = self._scores(rows, names)
-            for name in names:
-                x = scores[name]
-                put(found.setdefault(name, torch.zeros(len(batch), x.shape[1])), rows, x)
-        return found
-
-    def _scores(self, rows: forward.Rows, names: Sequence[str]) -> dict[str, Tensor]:
-        scores = {}
-        if any(name in POLICY for name in names):
-            made = forward.policy(self.model, rows, *(name.removeprefix("old_") for name in names))
-            scores.update({f"old_{name}": x for name, x in made.items()})
-        if any(name in STATES for name in names):
-            scores.update(forward.states(self.model, rows))
-        if REFERENCE in names:
-            scores[REFERENCE] = forward.policy(self.reference, rows)["logp"]
-        if CRITIC in names:
-            scores[CRITIC] = self.critic(rows)
-        return scores
+        return scoring.score(self, batch, names)
 
     def kl_to_start(self, batch: Batch, rows: int = 32) -> float:
-        """Nats per token from the policy to the start, by the k3 estimate e^-x - 1 + x, x = logp - ref_logp.
-
-        Over all response tokens of at most `rows` rows, spread evenly over the batch; each at its own temperature.
-        Demonstrations are left out: the estimate holds for what the policy drew.
-        """
-        batch = batch.where(~batch["demonstration"]) if "demonstration" in batch.fields else batch
-        index = torch.linspace(0, len(batch) - 1, min(rows, len(batch))).round().long()
-        some = batch.rows(index)
-        some = some.having(mask=torch.arange(batch["mask"].shape[1]) < some["length"][:, None])
-        scores = self.score(some, ["old_logp", REFERENCE])
-        x = scores["old_logp"] - scores[REFERENCE]
-        return float(groups.batch_mean(torch.expm1(-x) + x, some["mask"]))
+        """Nats per token from the policy to the start, by the k3 estimate; see `scoring.kl_to_start`."""
+        return scoring.kl_to_start(self, batch, rows)
 
     @cached_property
     def reference(self) -> Any:
@@ -379,13 +340,6 @@ class LocalEngine:
         critic = self.critic.named_parameters() if "critic" in self.__dict__ else ()
         named = [("policy", self.model.named_parameters()), ("critic", critic)]
         return [(f"{part}.{name}", x) for part, parameters in named for name, x in parameters if x.requires_grad]
-
-
-def _checked(dtype: str) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in known:
-        raise Refused(f"dtype {dtype!r} is not known: it is float32 or bfloat16.")
-    return known[dtype]
 
 
 def _sound(drawn: sampler.Drawn) -> sampler.Drawn:

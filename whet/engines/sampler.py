@@ -18,7 +18,10 @@ from torch import Tensor
 from whet.batch import Batch
 from whet.engines.cache import roomy
 from whet.engines.forward import cut
+from whet.engines.head import BLOCK, LOWEST
+from whet.engines.profile import counted, stage
 
+SPAN = 512  # tokens: about the square root of today's vocabularies, so that both searches are short
 DROP = 8  # finished rows leave when they are 1/8 of those computed: ours, copying the cache costs a step or so
 
 
@@ -112,7 +115,8 @@ def chunks(prompts: Sequence[tuple[int, ...]], rows: int, budget: int) -> list[l
         members.setdefault(prompt, []).append(row)
     distinct = list(members)
     found = []
-    for piece in cut([len(prompt) for prompt in distinct], budget):
+    # As few pieces as can be: what is read together is also written together, and that takes far longer.
+    for piece in cut([len(prompt) for prompt in distinct], budget, piece=1e9):
         mine = [row for i in piece for row in members[distinct[i]]]
         found += [mine[start : start + rows] for start in range(0, len(mine), rows)]
     return found
@@ -121,12 +125,20 @@ def chunks(prompts: Sequence[tuple[int, ...]], rows: int, budget: int) -> list[l
 @torch.inference_mode()
 def _decode(model: Any, prompts: list[tuple[int, ...]], uniform: Float[Tensor, "r m"], how: Drawing) -> Drawn:
     """r responses together, in max_tokens steps or fewer."""
-    logits, cache, attention = _read(model, prompts, how)
+    with stage("prefill"):
+        logits, cache, attention = _read(model, prompts, how)
+    with stage("decode"):
+        return _write(model, logits, cache, attention, uniform, how)
+
+
+def _write(model: Any, logits: Tensor, cache: Any, attention: Tensor, uniform: Tensor, how: Drawing) -> Drawn:
+    """The steps after the prompts: a token for each row that is not finished, then the model on those tokens."""
+    rows = len(logits)
     position = attention[:, : -how.max_tokens].sum(1)
     stop = torch.tensor(how.stop, device=model.device)
-    out = empty(len(prompts), how.max_tokens, how.padding, model.device)
-    live = torch.arange(len(prompts), device=model.device)
-    running = torch.ones_like(live, dtype=torch.bool)
+    out = empty(rows, how.max_tokens, how.padding, model.device)
+    live = torch.arange(rows, device=model.device)
+    running, computed = torch.ones_like(live, dtype=torch.bool), 0
     for step in range(how.max_tokens):
         token, logp, entropy = pick(logits, uniform[live, step], how)
         out.tokens[live, step], out.logp[live, step], out.entropy[live, step] = token, logp, entropy
@@ -142,8 +154,15 @@ def _decode(model: Any, prompts: list[tuple[int, ...]], uniform: Float[Tensor, "
             cache.reorder_cache(keep)
             live, running, token, position, attention = (x[keep] for x in (live, running, token, position, attention))
         width = attention.shape[1] - how.max_tokens + step + 1
+        computed += len(live)
         logits = _forward(model, token[:, None], attention[:, :width], position[:, None], cache).logits[:, -1]
         position = position + 1
+    counted(
+        "decode",
+        int(out.length.sum()),
+        flops=2.0 * _weights(model) * computed,
+        moved=4.0 * _weights(model) * (step + 1),
+    )
     counts = torch.arange(how.max_tokens, device=model.device) < out.length[:, None]
     out.tokens = torch.where(counts, out.tokens, how.padding)
     out.logp, out.entropy = out.logp * counts, out.entropy * counts
@@ -157,6 +176,7 @@ def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Ten
     ids = torch.tensor([[how.padding] * (width - len(p)) + list(p) for p in distinct], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=model.device)
     position = (mask.cumsum(1) - 1).clamp(min=0)
+    counted("prefill", sum(map(len, distinct)), ids.numel(), 2.0 * _weights(model) * ids.numel())
     read = _forward(model, ids, mask, position, None)
     row = torch.tensor([distinct[prompt] for prompt in prompts], device=model.device)
     cache = roomy(read.past_key_values)
@@ -169,6 +189,12 @@ def _forward(model: Any, ids: Tensor, mask: Tensor, position: Tensor, cache: Any
     wishes = {"position_ids": position, "logits_to_keep": 1}
     wishes = {name: value for name, value in wishes.items() if name in _takes(model.__class__)}
     return model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **wishes)
+
+
+def _weights(model: Any) -> int:
+    """The numbers that a token is multiplied with: all weights, embeddings only where they are the head as well."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    return model.num_parameters() - (embeddings.weight.numel() if head.weight is not embeddings.weight else 0)
 
 
 @lru_cache
@@ -209,20 +235,58 @@ def empty(rows: int, tokens: int, padding: int, device: Any) -> Drawn:
 
 
 def pick(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r"], how: Drawing) -> tuple[Tensor, Tensor, Tensor]:
-    """A token for each row, its log-probability as drawn, and the entropy of the untruncated distribution [r]."""
-    logp = (logits.float() / how.temperature).log_softmax(-1)
-    probability = logp.exp()
-    entropy = torch.special.entr(probability).sum(-1)
+    """A token for each row, its log-probability as drawn, and the entropy of the untruncated distribution [r].
+
+    Row by row where the vocabulary is large, so that all passes over a row find it in the processor's cache.
+    """
+    rows = max(BLOCK // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
+    pieces = [_pick(z, u, how) for z, u in zip(logits.split(rows), uniform.split(rows), strict=True)]
+    token, logp, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
+    return token, logp, entropy
+
+
+def _pick(logits: Tensor, uniform: Tensor, how: Drawing) -> tuple[Tensor, Tensor, Tensor]:
+    z = logits.float() if how.temperature == 1 else logits.float() / how.temperature
+    z = (z - z.amax(1, keepdim=True)).clamp_(min=LOWEST)
+    weight = z.exp()
+    total = weight.sum(1, keepdim=True)
+    entropy = (total.log() - (weight * z).sum(1, keepdim=True) / total)[:, 0]
     if how.greedy:
-        best, token = logp.max(-1)
-        return token, best, entropy
-    kept = nucleus(probability, how.top_p) if how.top_p < 1 else probability
-    cdf = kept.cumsum(-1, dtype=torch.float64)  # in float32 the tail of a large vocabulary would be lost
-    # uniform has 24 bits, so uniform × the last entry stays below it: a token of probability 0 is never drawn
-    token = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)
-    token = token.clamp(max=cdf.shape[1] - 1)  # for probabilities that are no numbers, which `sample` refuses
-    drawn = logp.gather(-1, token)[:, 0]
-    return token[:, 0], drawn - cdf[:, -1].log().float() if how.top_p < 1 else drawn, entropy
+        token = z.argmax(1)
+        return token, (z.gather(1, token[:, None]) - total.log())[:, 0], entropy
+    kept = nucleus(weight / total, how.top_p) if how.top_p < 1 else weight
+    token, mass = invert(kept, uniform)
+    # Without truncation the mass is the total, of which `total` is what learner and scorer compute too.
+    mass = mass.log() if how.top_p < 1 else total[:, 0].double().log()
+    chosen = z.gather(1, token[:, None])[:, 0] - (total[:, 0].log() if how.top_p < 1 else 0)
+    return token, (chosen - mass).float(), entropy
+
+
+def invert(weight: Float[Tensor, "r v"], uniform: Float[Tensor, "r"]) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]:
+    """The token at which the running sum of a row passes `uniform` times its total; and that total, in float64.
+
+    First among sums of `SPAN` tokens, then inside that span: no running sum over the whole vocabulary. All sums are
+    in float64, since in float32 the tail of a large vocabulary would be lost.
+
+    >>> invert(tensor([[0.5, 0.0, 0.25, 0.25]]), tensor([0.5]))[0]
+    tensor([2])
+    """
+    vocabulary = weight.shape[1]
+    span = min(SPAN, vocabulary)
+    spans = torch.nn.functional.pad(weight, (0, -vocabulary % span)).view(len(weight), -1, span)
+    ends = spans.sum(2, dtype=torch.float64).cumsum(1)
+    mass = ends[:, -1:]
+    # uniform has 24 bits, so uniform × mass stays below the mass: a token of weight 0 is never drawn
+    aim = uniform[:, None] * mass
+    first = torch.searchsorted(ends, aim, right=True)
+    first = first.clamp(max=ends.shape[1] - 1)  # for weights that are no numbers, which `sample` refuses
+    before = torch.where(first > 0, ends.gather(1, (first - 1).clamp(min=0)), 0.0)
+    inside = spans.gather(1, first[:, :, None].expand(-1, 1, span))[:, 0]
+    # A span's running sum may end a rounding below its sum: what is left then goes to its last token with weight.
+    running = inside.cumsum(1, dtype=torch.float64)
+    aim = torch.minimum(aim - before, running[:, -1:].nextafter(torch.zeros_like(aim)))
+    place = torch.searchsorted(running, aim, right=True).clamp(max=span - 1)
+    return (first * span + place)[:, 0].clamp(max=vocabulary - 1), mass[:, 0]
 
 
 def nucleus(probability: Float[Tensor, "r v"], top_p: float) -> Float[Tensor, "r v"]:

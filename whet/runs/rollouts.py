@@ -130,6 +130,6 @@ def _per_token(batch: "Batch", seen: Mapping[str, Any], lengths: Sequence[int]) 
             continue
         x = values[name].detach()
         flat = (x if name == "mask" else x.float()).cpu().numpy()[there]
-        absent = ~batch["mask"].cpu().numpy()[there] if name == "log_ratio" else None
+        absent = ~batch["mask"].cpu().numpy()[there] | np.isnan(flat) if name == "log_ratio" else None
         columns[name] = pa.ListArray.from_arrays(offsets, pa.array(flat, kind, mask=absent))
     return columns
