@@ -8,7 +8,7 @@ How it is fast is told where it happens: `sampler`, `forward` (what is read toge
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
@@ -23,6 +23,7 @@ from whet import groups
 from whet.batch import Batch
 from whet.engines import forward, precision, sampler, scoring, text
 from whet.engines.learner import LocalLearner, Objective, finite
+from whet.engines.pick import Drawing
 from whet.models import load, lora
 from whet.models.chat import Formatter
 from whet.models.setup import Setup, recomputing
@@ -109,6 +110,7 @@ class LocalEngine:
     def sample(
         self, problems: Sequence[Problem], responses: Sequence[int], *, temperature: float = 1.0,
         top_p: float = 1.0, greedy: bool = False, max_tokens: int, seed: int, reference: bool = False,
+        ended: Callable[[Sequence[int], Sequence[str]], None] | None = None,
     ) -> Batch:  # fmt: skip
         """`responses[i]` responses to `problems[i]`, rows in that order, with all fields made by the sampler."""
         if not (temperature > 0 and 0 < top_p <= 1 and max_tokens > 0):
@@ -119,9 +121,14 @@ class LocalEngine:
         formatted = [self._prompt(problem, max_tokens) for problem in problems]
         rows = [i for i, count in enumerate(responses) for _ in range(count)]
         prompts = [formatted[i] for i in rows]
-        how = sampler.Drawing(1.0 if greedy else temperature, top_p, greedy, max_tokens, self.stop, self.stop[0])
+        how = Drawing(1.0 if greedy else temperature, top_p, greedy, max_tokens, self.stop, self.stop[0])
         own = sampler.Own(self, self.reference) if reference else self.sampler
-        drawn = _sound(own.draw(prompts, how, seed))
+
+        def tell(row: list[int], tokens: Tensor, length: Tensor) -> None:
+            if ended:
+                ended(row, self._texts(tokens, length))
+
+        drawn = _sound(own.draw(prompts, how, seed, tell if ended else None))
         return self._told_entropy(self._batch([problems[i] for i in rows], prompts, drawn, how.temperature), drawn)
 
     def _told_entropy(self, batch: Batch, drawn: sampler.Drawn) -> Batch:
@@ -134,7 +141,7 @@ class LocalEngine:
         """Its unfinished responses, each at most `max_tokens` longer, by the policy as it is now."""
         for nth, temperature in enumerate(batch["temperature"].unique().tolist()):
             rows = ((batch["temperature"] == temperature) & ~batch["finished"]).nonzero()[:, 0]
-            how = sampler.Drawing(temperature, 1.0, False, max_tokens, self.stop, self.stop[0])
+            how = Drawing(temperature, 1.0, False, max_tokens, self.stop, self.stop[0])
             so_far = [batch["tokens"][i, : batch["length"][i]].tolist() for i in rows.tolist()]
             before = [(*batch.prompts[i], *mine) for i, mine in zip(rows.tolist(), so_far, strict=True)]
             for i, ids in zip(rows.tolist(), before, strict=True):

@@ -8,7 +8,7 @@ and its own numbers, not on which rows are computed beside it (up to float round
 
 import inspect
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,23 +22,10 @@ from whet.batch import Batch
 from whet.engines import waves
 from whet.engines.cache import roomy
 from whet.engines.forward import cut
-from whet.engines.head import BLOCK, LOWEST
+from whet.engines.pick import Drawing, pick
 from whet.engines.profile import counted, stage
 
-SPAN = 512  # tokens: about the square root of today's vocabularies, so that both searches are short
 DROP = 8  # finished rows leave when they are 1/8 of those computed: ours, copying the cache costs a step or so
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How to draw: `stop` are the token ids that end a response."""
-
-    temperature: float
-    top_p: float
-    greedy: bool
-    max_tokens: int
-    stop: tuple[int, ...]
-    padding: int
 
 
 @dataclass
@@ -53,10 +40,14 @@ class Drawn:
     knows_entropy: bool = True
 
 
+# Told rows, their tokens [r m] and lengths [r], once, when some responses have ended and others have not.
+Ended = Callable[[list[int], Tensor, Tensor], None]
+
+
 class Sampler(Protocol):
     """What draws for an engine: the policy itself, or another program with a copy of its weights."""
 
-    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int) -> Drawn:
+    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int, ended: Ended | None = None) -> Drawn:
         """One response to each prompt; the same seed gives the same responses."""
         ...
 
@@ -75,12 +66,12 @@ class Own:
     def __init__(self, engine: Any, model: Any = None) -> None:
         self.engine, self.model = engine, engine.model if model is None else model
 
-    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int) -> Drawn:
+    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int, ended: Ended | None = None) -> Drawn:
         """Row by row from one stream: row i has the same numbers whichever rows are computed beside it."""
         engine = self.engine
         uniform = torch.rand(len(prompts), how.max_tokens, generator=torch.Generator().manual_seed(seed))
         with engine.precision():
-            return draw(self.model, prompts, uniform, how, engine.max_rows, engine.token_budget)
+            return draw(self.model, prompts, uniform, how, engine.max_rows, engine.token_budget, ended)
 
     def moves(self) -> None:
         """Nothing to do."""
@@ -96,13 +87,18 @@ def draw(
     how: Drawing,
     rows: int,
     budget: int,
+    ended: Ended | None = None,
 ) -> Drawn:
     """One response to each prompt, at most `rows` at a time and `budget` prompt tokens read at once."""
+    page = Page(model, uniform, how, ended)
     if waves.fits(model, _takes(model.__class__)):
-        with suppress(waves.Unfit):
-            return _drawn(_continuous, model, prompts, uniform, how, rows, budget)
+        with suppress(waves.Unfit):  # known at the first step, before any response has ended
+            _continuous(model, prompts, page, rows, budget)
+            return page.whole()
         waves.unfit(model)
-    return _drawn(_in_turns, model, prompts, uniform, how, rows, budget)
+        page = Page(model, uniform, how, ended)
+    _in_turns(model, prompts, page, rows, budget)
+    return page.whole()
 
 
 def chunks(prompts: Sequence[tuple[int, ...]], rows: int, budget: int, by_prompt: bool = False) -> list[list[int]]:
@@ -140,8 +136,8 @@ def _drawn(way: Any, model: Any, prompts: Any, uniform: Tensor, how: Drawing, ro
 class Page:
     """What is written: n responses of at most m tokens, and how the next token of each is chosen."""
 
-    def __init__(self, model: Any, uniform: Float[Tensor, "n m"], how: Drawing) -> None:
-        self.uniform, self.how, self.device = uniform.to(model.device), how, model.device
+    def __init__(self, model: Any, uniform: Float[Tensor, "n m"], how: Drawing, ended: Ended | None = None) -> None:
+        self.uniform, self.how, self.device, self.ended = uniform.to(model.device), how, model.device, ended
         self.stop = torch.tensor(how.stop, device=self.device)
         # One column more than responses can have: where those that have ended write until they are dropped.
         self.out = empty(len(uniform), how.max_tokens + 1, how.padding, self.device)
@@ -163,6 +159,12 @@ class Page:
         out.finished[row] |= ended
         running = front.running & ~ended & (front.written < last)
         return Front(row, token, front.written + 1, front.position, running)
+
+    def left(self, front: "Front") -> None:
+        """Those in front that do not run leave: whoever wants to know is told what they say."""
+        row = front.row[~front.running]
+        if self.ended and len(row):
+            self.ended(row.tolist(), self.out.tokens[row, : self.how.max_tokens].cpu(), self.out.length[row].cpu())
 
     def whole(self) -> Drawn:
         """All responses; nothing was written behind their ends."""
@@ -205,6 +207,7 @@ def _continuous(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows
     while True:
         left = int(front.running.sum())
         if (len(front) - left) * DROP >= max(len(front), 1) or (waiting and (rows - left) * 4 >= rows):
+            page.left(front)
             front, going = _dropped(front, going)
         if waiting and (rows - left) * 4 >= rows and len(waiting[0]) <= rows - left:
             with stage("prefill"):
@@ -212,6 +215,7 @@ def _continuous(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows
                 logits, wave, position = _begun(model, [prompts[i] for i in mine], mine, page)
             front, going = front.beside(page.write(page.opened(mine, position), logits)), [*going, wave]
         elif not left:
+            page.left(front)
             return
         else:
             with stage("decode"):
@@ -270,6 +274,7 @@ def _to_the_end(model: Any, page: Page, piece: list[int], logits: Tensor, cache:
     mask = torch.nn.functional.pad(mask, (0, page.how.max_tokens), value=1)
     while left := int(front.running.sum()):
         if (len(front) - left) * DROP >= len(front):
+            page.left(front)
             keep = front.running.nonzero()[:, 0]
             cache.reorder_cache(keep)
             front, mask = front.kept(keep), mask[keep]
@@ -277,6 +282,7 @@ def _to_the_end(model: Any, page: Page, piece: list[int], logits: Tensor, cache:
         counted("decode", left, flops=2.0 * _weights(model) * len(front), moved=4.0 * _weights(model))
         logits = _forward(model, front.token[:, None], mask[:, :width], front.position[:, None], cache).logits[:, -1]
         front = page.write(front, logits).moved()
+    page.left(front)
 
 
 def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Tensor, Any, Tensor, Tensor]:
@@ -340,69 +346,3 @@ def empty(rows: int, tokens: int, padding: int, device: Any) -> Drawn:
         length=torch.zeros(rows, dtype=torch.long, device=device),
         finished=torch.zeros(rows, dtype=torch.bool, device=device),
     )
-
-
-def pick(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r"], how: Drawing) -> tuple[Tensor, Tensor, Tensor]:
-    """A token for each row, its log-probability as drawn, and the entropy of the untruncated distribution [r].
-
-    Row by row where the vocabulary is large, so that all passes over a row find it in the processor's cache.
-    """
-    rows = max(BLOCK // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
-    pieces = [_pick(z, u, how) for z, u in zip(logits.split(rows), uniform.split(rows), strict=True)]
-    token, logp, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
-    return token, logp, entropy
-
-
-def _pick(logits: Tensor, uniform: Tensor, how: Drawing) -> tuple[Tensor, Tensor, Tensor]:
-    z = logits.float() if how.temperature == 1 else logits.float() / how.temperature
-    z = (z - z.amax(1, keepdim=True)).clamp_(min=LOWEST)
-    weight = z.exp()
-    total = weight.sum(1, keepdim=True)
-    entropy = (total.log() - (weight * z).sum(1, keepdim=True) / total)[:, 0]
-    if how.greedy:
-        token = z.argmax(1)
-        return token, (z.gather(1, token[:, None]) - total.log())[:, 0], entropy
-    kept = nucleus(weight / total, how.top_p) if how.top_p < 1 else weight
-    token, mass = invert(kept, uniform)
-    # Without truncation the mass is the total, of which `total` is what learner and scorer compute too.
-    mass = mass.log() if how.top_p < 1 else total[:, 0].double().log()
-    chosen = z.gather(1, token[:, None])[:, 0] - (total[:, 0].log() if how.top_p < 1 else 0)
-    return token, (chosen - mass).float(), entropy
-
-
-def invert(weight: Float[Tensor, "r v"], uniform: Float[Tensor, "r"]) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]:
-    """The token at which the running sum of a row passes `uniform` times its total; and that total, in float64.
-
-    First among sums of `SPAN` tokens, then inside that span: no running sum over the whole vocabulary. All sums are
-    in float64, since in float32 the tail of a large vocabulary would be lost.
-
-    >>> invert(tensor([[0.5, 0.0, 0.25, 0.25]]), tensor([0.5]))[0]
-    tensor([2])
-    """
-    vocabulary = weight.shape[1]
-    span = min(SPAN, vocabulary)
-    spans = torch.nn.functional.pad(weight, (0, -vocabulary % span)).view(len(weight), -1, span)
-    ends = spans.sum(2, dtype=torch.float64).cumsum(1)
-    mass = ends[:, -1:]
-    # uniform has 24 bits, so uniform × mass stays below the mass: a token of weight 0 is never drawn
-    aim = uniform[:, None] * mass
-    first = torch.searchsorted(ends, aim, right=True)
-    first = first.clamp(max=ends.shape[1] - 1)  # for weights that are no numbers, which `sample` refuses
-    before = torch.where(first > 0, ends.gather(1, (first - 1).clamp(min=0)), 0.0)
-    inside = spans.gather(1, first[:, :, None].expand(-1, 1, span))[:, 0]
-    # A span's running sum may end a rounding below its sum: what is left then goes to its last token with weight.
-    running = inside.cumsum(1, dtype=torch.float64)
-    aim = torch.minimum(aim - before, running[:, -1:].nextafter(torch.zeros_like(aim)))
-    place = torch.searchsorted(running, aim, right=True).clamp(max=span - 1)
-    return (first * span + place)[:, 0].clamp(max=vocabulary - 1), mass[:, 0]
-
-
-def nucleus(probability: Float[Tensor, "r v"], top_p: float) -> Float[Tensor, "r v"]:
-    """The smallest set of likeliest tokens that holds `top_p` (Holtzman et al. 2019, 1904.09751); 0 elsewhere.
-
-    >>> nucleus(tensor([[0.5, 0.2, 0.3]]), 0.6)
-    tensor([[0.5000, 0.0000, 0.3000]])
-    """
-    likely, order = probability.sort(dim=-1, descending=True, stable=True)
-    before = likely.cumsum(-1) - likely
-    return torch.zeros_like(probability).scatter(-1, order, torch.where(before < top_p, likely, 0.0))

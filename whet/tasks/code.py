@@ -164,6 +164,7 @@ class Code:
     memory: int = 256
 
     name = "code"
+    judges_apart = True
     optimum = 1.0
     elsewhere = ()
 
