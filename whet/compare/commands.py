@@ -213,21 +213,38 @@ def study(
 def verify(
     recipe: Annotated[str, typer.Argument(help="A recipe with findings; all of a shelf with --shelf.")] = "",
     shelf: Annotated[str, typer.Option(help="Every recipe of this shelf that has findings.")] = "",
-    seeds: SEEDS = "5",
-    budget: BUDGET = "steps=60",
-    task: Annotated[str, typer.Option(help="Another task than the finding names.")] = "",
-    samples: SAMPLES = 64,
+    study: Annotated[str, typer.Option(help="A study's sweep.json: its learning rates, seeds and runs.")] = "",
+    seeds: Annotated[str, typer.Option(help="As for compare; those of the study, or 5 without one.")] = "",
+    budget: Annotated[str, typer.Option(help="As for compare; the study's, or steps=60 without one.")] = "",
+    task: Annotated[str, typer.Option(help="Another task than the finding names; several between commas.")] = "",
+    samples: Annotated[int, typer.Option(min=0, help="Responses to each held-out problem; 0: the study's, or 64.")] = 0,
     delta: DELTA = None,
     workers: WORKERS = 0,
     runs: RUNS = "runs",
     to: OUT = "results",
 ) -> None:
-    """Does what the paper says happen? Holds, opposite, no difference or cannot tell, with the interval."""
-    from whet.compare import verify as verifying
-    from whet.compare.plan import Budget, seeds_of
+    """Does what the paper says happen? Holds, opposite, no difference or cannot tell, with the interval.
 
-    jobs = verifying.wanted(recipe, shelf, task)
-    for one in verifying.verify(jobs, seeds_of(seeds), Budget.of(budget), samples, delta, runs, out, workers):
+    With [bold]--study results/study/sweep.json[/] every recipe has the learning rate that the study chose for it on
+    the task, so that runs of the study are used again; a recipe that is not in the study has the model's own rate,
+    and the answer says so. With --study alone: every finding whose runs the study has.
+    """
+    from dataclasses import replace
+
+    from whet.compare import verify as verifying
+    from whet.compare.plan import Budget, Plan, seeds_of
+    from whet.compare.study import Taken
+
+    taken = Taken.read(Path(study), runs) if study else None
+    cases = verifying.wanted(recipe, shelf, [one for one in task.split(",") if one], taken)
+    plan = taken.plan if taken else Plan((cases[0].recipe,), runs=runs)
+    plan = replace(
+        plan,
+        seeds=seeds_of(seeds) if seeds else plan.seeds,
+        budget=Budget.of(budget) if budget else plan.budget,
+        samples=samples or plan.samples,
+    )
+    for one in verifying.verify(cases, plan, delta, out, workers, taken):
         verifying.save(one, Path(to))
         out.print(f"[bold]{one['recipe']}[/]: {verifying.sentence(one)}")
 

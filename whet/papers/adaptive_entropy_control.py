@@ -49,7 +49,7 @@ def steer_coefficient(
 
 recipe = dapo.token_mean.with_(
     name="adaptive_entropy_control",
-    findings=(Finding("entropy", "token_mean", "up", "held at 0.2 or above", "section on entropy"),),
+    findings=(Finding("entropy", "token_mean", "up", "held at 0.2 or above", "place not read"),),
     paper=Paper(
         "Skywork Open Reasoner 1 Technical Report", arxiv="2505.22312", date="2025-05-28",
         authors="He, Jujie and Liu, Jiacai and Liu, Chris Yuhao and Yan, Rui and Wang, Chaojie and others",

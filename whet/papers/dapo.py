@@ -91,13 +91,16 @@ clip_higher = grpo.recipe.with_(
 )  # fmt: skip
 token_mean = grpo.recipe.with_(
     name="token_mean", paper=paper, new="every token of the batch counts the same", normalise=plain.over_tokens,
+    findings=(Finding("pass@1", "grpo", "up", "AIME24 42 against 41, on top of other changes", "table 1"),),
 )  # fmt: skip
 dynamic_sampling = grpo.recipe.with_(
     name="dynamic_sampling", paper=paper, new="groups without signal are replaced by fresh ones", sample=until_mixed,
+    findings=(Finding("speed", "grpo", "up", "fewer steps to the same accuracy", "section 4.1, figure 6"),),
 )  # fmt: skip
 overlong = grpo.recipe.with_(
     name="overlong", paper=paper, new="a soft penalty on the longest responses",
     reward=(plain.task_score, soft_overlong),
+    findings=(Finding("pass@1", "grpo", "up", "AIME24 41 against 38, on top of other changes", "table 1"),),
 )  # fmt: skip
 
 recipe = grpo.recipe.with_(
@@ -105,15 +108,11 @@ recipe = grpo.recipe.with_(
     findings=(Finding("pass@1", "grpo", "up", "AIME24 50 against 30 for plain GRPO", "table 1"),),
     paper=paper,
     new="clip-higher, dynamic sampling, token mean and a soft overlong penalty; no KL",
-    sample=until_mixed,
-    reward=(plain.task_score, soft_overlong),
-    normalise=plain.over_tokens,
-    loss=_higher,
-    penalties=(),
-    update=_several,
+    sample=until_mixed, reward=(plain.task_score, soft_overlong), normalise=plain.over_tokens,
+    loss=_higher, penalties=(), update=_several,
     claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"),
     departs=(
         "Four updates for each batch, not sixteen; refills at most three times, and never the same problem twice.",
         "Rewards are 1 and 0, as the task gives them; the paper has 1 and -1, which the z-score makes equal.",
     ),
-)
+)  # fmt: skip

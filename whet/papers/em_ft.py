@@ -28,7 +28,7 @@ paper = Paper(
 )
 recipe = reinforce.recipe.with_(
     name="em_ft",
-    findings=(Finding("pass@1", "start", "up", "24.9 to 40.2, Qwen2.5-7B, without labels", "results table"),),
+    findings=(Finding("pass@1", "start", "up", "24.9 to 40.2, Qwen2.5-7B, without labels", "place not read"),),
     paper=paper,
     new="the entropy of its own responses is all that is minimised",
     sample=partial(plain.same_number, responses=1),  # table 2: N = 1

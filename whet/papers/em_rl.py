@@ -32,7 +32,7 @@ def total_log_probability(sampled_logp: PerToken, mask: Mask) -> PerResponse:
 
 recipe = rloo.recipe.with_(
     name="em_rl",
-    findings=(Finding("pass@1", "start", "up", "42.9, and 42.1 for GRPO with labels", "results table"),),
+    findings=(Finding("pass@1", "start", "up", "42.9, and 42.1 for GRPO with labels", "place not read"),),
     paper=em_ft.paper,
     new="minus the entropy of a response is its reward",
     reward=(minus_total_entropy,),

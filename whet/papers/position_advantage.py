@@ -29,7 +29,10 @@ def late_counts_more(
 
 recipe = grpo.recipe.with_(
     name="position_advantage",
-    findings=(Finding("entropy_late", "grpo", "up", "higher entropy late in the response; no number", "analysis"),),
+    findings=(
+        Finding("entropy_late", "grpo", "up", "higher entropy late in the response; no number", "place not read"),
+        Finding("length", "grpo", "up", "longer outputs; no number", "place not read"),
+    ),
     paper=ppl_advantage.paper,
     new="tokens late in the response count more",
     credit=(late_counts_more,),

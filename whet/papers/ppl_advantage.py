@@ -37,7 +37,10 @@ paper = Paper(
 
 recipe = grpo.recipe.with_(
     name="ppl_advantage",
-    findings=(Finding("pass@1", "grpo", "up", "+1.51 %, Qwen2.5-7B, with position shaping", "results table"),),
+    findings=(
+        Finding("pass@1", "grpo", "up", "+1.51 %, Qwen2.5-7B, with position shaping", "place not read"),
+        Finding("length", "grpo", "up", "longer outputs, with position shaping; no number", "place not read"),
+    ),
     paper=paper,
     new="responses of low perplexity count more",
     credit=(fluent_counts_more,),
