@@ -40,7 +40,7 @@ def test_judging_beside_gives_the_batch_of_judging_behind():
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs.fields)
     assert len(behind.asked) == 1
     assert len(beside.asked) > 1
-    assert sorted(sum(beside.asked, [])) == sorted(behind.asked[0])
+    assert sorted(text for texts in beside.asked for text in texts) == sorted(behind.asked[0])
 
 
 def test_a_problem_is_judged_before_the_last_response_to_another_has_ended():
