@@ -30,8 +30,7 @@ def fluent_counts_more(
 
 def late_counts_more(
     advantage: PerToken, mask: Mask,
-    gamma: float = 0.1,  # ours: the paper's value is not known to us
-    steepness: float = 5.0,  # ours: the paper's value is not known to us
+    gamma: float = 0.1, steepness: float = 5.0,  # ours: the paper's values are not known to us
 ) -> PerToken:  # fmt: skip
     """A bonus in the advantage's own direction: γ sigmoid(steepness · x), x from -1 at the start to 1 at the end.
 
@@ -43,26 +42,19 @@ def late_counts_more(
     return advantage + advantage.sign() * gamma * torch.sigmoid(steepness * x)
 
 
-_shared = {
-    "paper": Paper(
-        "Decomposing the Entropy-Performance Exchange: "
-        "The Missing Keys to Unlocking Effective Reinforcement Learning", arxiv="2508.02260", date="2025-08-04",
-        authors="Deng, Jia and Chen, Jie and Chen, Zhipeng and Zhao, Wayne Xin and Wen, Ji-Rong",
-    ),
-    "claims": (
-        "silent_on_equal_rewards", "shift_changes_nothing", "scale_changes_nothing", "never_flips_an_advantage",
-    ),
-}  # fmt: skip
 recipe = grpo.recipe.with_(
-    name="ppl_advantage", new="responses of low perplexity count more", credit=(fluent_counts_more,), **_shared,
+    name="ppl_advantage", new="responses of low perplexity count more", credit=(fluent_counts_more,),
     findings=(Finding("pass@1", "grpo", "up", "+1.51 %, Qwen2.5-7B, with position shaping", "results table"),),
-    departs=(
-        "Assumed: α = 0.1, and the z-score is over the group, with the population's standard deviation.",
-        "1 - αw is kept at 0 or above, so that no advantage changes its sign.",
+    paper=Paper(
+        "Decomposing the Entropy-Performance Exchange: The Missing Keys to Unlocking Effective Reinforcement Learning",
+        arxiv="2508.02260", date="2025-08-04", authors="Deng, Jia and Chen, Jie and Chen, Zhipeng and others",
     ),
+    claims=("silent_on_equal_rewards", "shift_changes_nothing", "scale_changes_nothing", "never_flips_an_advantage"),
+    departs=("Assumed: α = 0.1, z over the group, population deviation. 1 - αw is at least 0: no sign changes.",),
 )  # fmt: skip
 position = grpo.recipe.with_(
-    name="position_advantage", new="tokens late in the response count more", credit=(late_counts_more,), **_shared,
+    name="position_advantage", new="tokens late in the response count more", credit=(late_counts_more,),
     findings=(Finding("entropy_late", "grpo", "up", "higher entropy late in the response; no number", "analysis"),),
+    paper=recipe.paper, claims=recipe.claims,
     departs=("Assumed: the bonus is 0.1 · sigmoid(5x); the paper's curve and constants are not known to us.",),
 )  # fmt: skip
