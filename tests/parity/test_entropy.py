@@ -90,6 +90,14 @@ def test_gtpo_hands_out_as_much_as_there_are_responses_running():
         close(groups.spread(bonus, running).sum(0), sign * running.sum(0).float())
 
 
+def test_the_advantages_of_each_side_of_gtpo_sum_to_zero():
+    """So they say nothing of which side was right: the reason why it does not learn `digits`."""
+    _, reward, correct, entropy, mask = gtpo_case()
+    advantage = gtpo.token_shares(reward, correct, ONE_GROUP, entropy, mask)
+    for side in (correct, ~correct):
+        close(advantage[side & mask.any(1)].sum(), 0.0)
+
+
 def test_gtpo_is_silent_where_a_side_has_one_value():
     """A lone right answer, and identical wrong ones: the rounding of a mean must not look like a spread."""
     reward, group = tensor([1.0, 0.0, 0.0, 0.0]), ONE_GROUP

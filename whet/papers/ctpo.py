@@ -45,14 +45,14 @@ def widening_clip(
 
 
 recipe = grpo.recipe.with_(
-    name="ctpo", normalise=plain.over_tokens, loss=widening_clip, penalties=(), claims=("policy_gradient", *grpo.recipe.claims),
+    name="ctpo", claims=("policy_gradient", *grpo.recipe.claims), loss=widening_clip, penalties=(),
     findings=(Finding("pass@1", "grpo", "up", "the best average on both scales", "abstract, as digested"),),
     paper=Paper(
         "Rethinking Importance Sampling in LLM Policy Optimization: A Cumulative Token Perspective",
         arxiv="2605.07331", date="2026-05-08", authors="Zhang, Yuheng and Ye, Chenlu and Jin, Shuowei and others",
     ),
     new="the product of all ratios up to a token, clipped in log space with bounds that grow as the square root of t",
-    update=partial(plain.one_pass, minibatches=4),  # ours: the script makes 16 updates from 512 prompts
+    normalise=plain.over_tokens, update=partial(plain.one_pass, minibatches=4),  # ours: the script makes 16 updates
     departs=(
         "Without the script's weight of at most 5 for a response against the sampler: add it with ctpo+sequence_is.",
         "The product only; the authors' code also has the geometric mean of the ratios so far.",
