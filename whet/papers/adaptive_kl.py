@@ -6,8 +6,6 @@
 K is the share of a horizon that a batch is: responses / horizon.
 """
 
-from typing import Any
-
 from whet import groups, plain
 from whet.fields import Mask, PerToken
 from whet.papers import ppo

@@ -54,6 +54,6 @@ recipe = dapo.clip_higher.with_(
     ),
     new="the reward is cut beyond the shortest right answer so far, and divided by the number of right ones",
     reward=(Remembers(near_the_shortest, start={}),), advantage=over_right_answers, normalise=plain.over_tokens,
-    penalties=(), claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"),
+    penalties=(), claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"), shelf="reward",
     departs=("Assumed: a discount of 0.5 (the first code has 0), no further scale. No dual clip at 10, as there.",),
 )  # fmt: skip

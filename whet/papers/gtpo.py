@@ -101,7 +101,7 @@ def long_majority(
 
 _paper = Paper("GTPO and GRPO-S: Token and Sequence-Level Reward Shaping with Policy Entropy", arxiv="2508.04349",
                date="2025-08-06", authors="Tan, Hongze and Pan, Jianfei and others")  # fmt: skip
-_departs = ("Normalised apart, each side's advantages sum to 0: that an answer is right is subtracted, entropy is left. "
+_departs = ("Normalised apart, each side's advantages sum to 0: being right is subtracted, entropy is left. "
             "So it does not learn `digits`; normalised together it does.",)  # fmt: skip
 recipe = dapo.recipe.with_(
     name="gtpo", paper=_paper, new="each side's reward is shared among its tokens by entropy", advantage=token_shares,
