@@ -110,6 +110,14 @@ class LocalLearner:
             for x, new in zip(self.engine.parameters, weights, strict=True):
                 x.copy_(new)
 
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Copies of the weights and of what the optimiser remembers of them, to go back to with `set_state`."""
+        return self.engine.state()
+
+    def set_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Put policy and optimiser there."""
+        self.engine.put(state)
+
     def gradients(self) -> list[Tensor]:
         """Copies of the gradient as it stands, in the order of `weights`; after a step it is the clipped one."""
         return [torch.zeros_like(x) if x.grad is None else x.grad.clone() for x in self.engine.parameters]

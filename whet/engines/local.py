@@ -327,6 +327,11 @@ class LocalEngine:
 
     def load_state(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Go on from a state; the engine must have been made from the same start, which the state does not hold."""
+        self.put(state)
+        self.sampler.publish()
+
+    def put(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Weights and optimiser as a state holds them, in the middle of an update: the sampler is told after it."""
         if any(name.startswith("critic.") for name in state["weights"]):
             _ = self.critic
         known = dict(self._trained())
@@ -341,7 +346,6 @@ class LocalEngine:
             key, name = address.split("/", 1)
             # AdamW keeps its step count on the CPU, whatever the device of the weights.
             self.optimizer.state[known[name]][key] = x.clone() if key == "step" else x.to(self.device, copy=True)
-        self.sampler.publish()
 
     def _trained(self) -> list[tuple[str, Tensor]]:
         critic = self.critic.named_parameters() if "critic" in self.__dict__ else ()
