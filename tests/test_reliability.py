@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,6 +34,24 @@ from whet.view import View
 
 ROOT = Path(__file__).parents[1]
 
+
+@pytest.fixture
+def unsure(tmp_path):
+    """A run whose judge cannot judge one response in about fifty, always the same."""
+    rows = [{"prompt": p.prompt, "answer": p.answer} for p in Digits().train()]
+    (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "judge.py").write_text(
+        "import zlib\n"
+        "def score(prompt, response, answer):\n"
+        "    luck = zlib.crc32((prompt + response).encode()) % 50\n"
+        "    return None if not luck else float(response[:1] == answer)\n"
+    )
+    return Run(
+        task=str(tmp_path / "problems.jsonl"), steps=6, eval_samples=4, save_every=2, name="run", out=str(tmp_path),
+        options={"judge": f"{tmp_path / 'judge.py'}:score", "max_tokens": 4},
+    )  # fmt: skip
+
+
 # --- killed ------------------------------------------------------------------------------------------------
 
 
@@ -51,6 +70,21 @@ def test_every_memory_survives_a_checkpoint(tmp_path, name):
     store = short(tmp_path, recipe=name, steps=2, eval_every=0, eval_samples=1)
     kept = checkpoints.read(store.folder)
     assert kept.raw["memories"] or name.startswith("aepo")
+
+
+def test_a_run_with_unknown_rewards_goes_on_bit_for_bit_and_counts_on(tmp_path, unsure):
+    whole = start_run(replace(unsure, out=str(tmp_path / "whole")))
+    start_run(replace(unsure, steps=4))
+    again = resume_run("run", unsure.out, steps=6)
+    assert metrics(again) == metrics(whole)
+    assert torch.equal(weights(again), weights(whole))
+    assert again.about["unknown"] == whole.about["unknown"]
+    assert sum(whole.about["unknown"].values()) > 0
+
+
+def test_the_reasons_in_an_early_checkpoint_are_read():
+    early = {"ledger": {"reasons": Counter({("judge returned None", 7): 1, ("judge raised", 2): 1})}}
+    assert checkpoints.Kept(early, []).ledger().reasons == {"judge returned None": 7, "judge raised": 2}
 
 
 # --- checkpoints -------------------------------------------------------------------------------------------
