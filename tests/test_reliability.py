@@ -46,8 +46,10 @@ def unsure(tmp_path):
         "    luck = zlib.crc32((prompt + response).encode()) % 50\n"
         "    return None if not luck else float(response[:1] == answer)\n"
     )
+    tiny.save(tiny.micro(0), tmp_path / "micro")
     return Run(
-        task=str(tmp_path / "problems.jsonl"), steps=6, eval_samples=4, save_every=2, name="run", out=str(tmp_path),
+        task=str(tmp_path / "problems.jsonl"), model=str(tmp_path / "micro"), steps=6, eval_samples=4, save_every=2,
+        name="run", out=str(tmp_path), settings={"update.lr": "0.01"},
         options={"judge": f"{tmp_path / 'judge.py'}:score", "max_tokens": 4},
     )  # fmt: skip
 
@@ -342,6 +344,35 @@ def test_a_setting_changed_on_resume_holds_and_is_told(run):
     before = checkpoints.step_of(checkpoints.newest(run.folder))
     assert before == 8
     assert torch.equal(weights(again), weights(run))
+
+
+# --- unknown rewards ---------------------------------------------------------------------------------------
+
+
+def test_the_bound_on_unknown_rewards_and_its_window_can_be_moved(unsure):
+    strict = {"guard.unknown": "0.01", "guard.window": "2"}
+    store = start_run(replace(unsure, settings={**unsure.settings, **strict}))
+    status, sentence = store.state
+    assert (status, store.steps) == ("failed", 2)
+    assert "and the bound is 1%: repair the judge, or move the bound with --guard.unknown." in sentence
+    told = store.about["unknown"]
+    again = resume_run("run", unsure.out, typed={"guard.unknown": "0.1", "guard.window": "3"})
+    assert again.state == ("finished", "Finished after 6 updates.")
+    assert again.about["unknown"]["judge returned None"] > told["judge returned None"]
+    assert again.about["run"]["settings"]["guard.unknown"] == "0.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("unknown", "1.01"), ("unknown", "-0.1"), ("unknown", "nan"), ("unknown", "none"), ("unknown", "true"),
+     ("unknown", "5%"), ("window", "0"), ("window", "2.5"), ("window", "-3"), ("window", "false"), ("memory", "1"),
+     ("spike", "-1"), ("spike", "nan"), ("spike", "true"), ("check", "0.5"), ("check", "none")],
+)  # fmt: skip
+def test_a_guard_that_makes_no_sense_is_refused_in_one_sentence(name, value):
+    with pytest.raises(Refused) as refusal:
+        guards.Guard.of({f"guard.{name}": value})
+    assert f"guard.{name} is a" in str(refusal.value) or f"guard.{name} is true or false" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
 
 
 # --- numbers that go wrong ---------------------------------------------------------------------------------
