@@ -169,9 +169,7 @@ def main(hours: float, place: Path) -> dict[str, Any]:
     file = place / f"segment-{len(list(place.glob('segment-*.txt'))):03d}.txt"
     context = multiprocessing.get_context("spawn")
     enough = context.Event()
-    asking = context.Process(
-        target=ask, args=(str(place / "run"), str(file.with_suffix(".json")), enough), daemon=True
-    )
+    asking = context.Process(target=ask, args=(str(place / "run"), str(file.with_suffix(".json")), enough), daemon=True)
     asking.start()
     view = Gauge(place, file, hours - had, asking.pid or 0)
     if begun:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import killing
 from tests.soak import lost, slope
 from tests.test_train import metrics, run_cli, short, weights
 from whet import checkpoints, guards, selfcheck, shelf
@@ -37,21 +38,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def unsure(tmp_path):
-    """A run whose judge cannot judge one response in about fifty, always the same."""
-    rows = [{"prompt": p.prompt, "answer": p.answer} for p in Digits().train()]
-    (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "judge.py").write_text(
-        "import zlib\n"
-        "def score(prompt, response, answer):\n"
-        "    luck = zlib.crc32((prompt + response).encode()) % 50\n"
-        "    return None if not luck else float(response[:1] == answer)\n"
-    )
-    tiny.save(tiny.micro(0), tmp_path / "micro")
-    return Run(
-        task=str(tmp_path / "problems.jsonl"), model=str(tmp_path / "micro"), steps=6, eval_samples=4, save_every=2,
-        name="run", out=str(tmp_path), settings={"update.lr": "0.01"},
-        options={"judge": f"{tmp_path / 'judge.py'}:score", "max_tokens": 4},
-    )  # fmt: skip
+    return killing.unsure(tmp_path, steps=6, eval_samples=4, save_every=2)
 
 
 # --- killed ------------------------------------------------------------------------------------------------

@@ -185,7 +185,8 @@ class Kept:
             return Ledger(spent=self.raw["spent"])
         ledger = Ledger(**self.raw["ledger"])
         # Early checkpoints of format 2 counted pairs (reason, times) in place of the reasons.
-        pairs = dict(reason for reason in ledger.reasons if isinstance(reason, tuple))
+        reasons: Any = ledger.reasons
+        pairs = dict(reason for reason in reasons if isinstance(reason, tuple))
         return replace(ledger, reasons=Counter(pairs)) if pairs else ledger
 
     def state(self, recipe: Recipe, changed: Mapping[str, Any]) -> State:

@@ -170,7 +170,8 @@ class Trainer:
         worst, times = self.ledger.reasons.most_common(1)[0]
         return (
             f"Stopped after {self.state.step} updates: the judge could not judge {share:.0%} of the last {drawn} "
-            f"responses (most often: {worst}, {times} times), and the bound is {100 * bound:.3g}%: repair the judge, or move the bound with --guard.unknown."
+            f"responses (most often: {worst}, {times} times), and the bound is {100 * bound:.3g}%: repair the judge, "
+            "or move the bound with --guard.unknown."
         )
 
     def evaluate(self, quick: bool = False) -> None:
