@@ -272,7 +272,7 @@ def edited(path: Path, **changes):
 
 @pytest.mark.parametrize(
     ("what", "sentence"),
-    [("no pad", ""), ("no eos", "names no end token"), ("pickle", "pickled weights are not opened"),
+    [("no pad", ""), ("no eos", "names no end token"), ("pickle", "pickled weights are not opened unasked"),
      ("code", "asks for code of its own"), ("lr", "whet.json"), ("vocabulary", "do not match")],
 )  # fmt: skip
 def test_directories_that_lack_something(folder, what, sentence):

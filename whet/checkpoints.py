@@ -186,7 +186,7 @@ class Kept:
         ledger = Ledger(**self.raw["ledger"])
         # Early checkpoints of format 2 counted pairs (reason, times) in place of the reasons.
         reasons: Any = ledger.reasons
-        pairs = dict(reason for reason in reasons if isinstance(reason, tuple))
+        pairs: dict[str, int] = dict(reason for reason in reasons if isinstance(reason, tuple))
         return replace(ledger, reasons=Counter(pairs)) if pairs else ledger
 
     def state(self, recipe: Recipe, changed: Mapping[str, Any]) -> State:

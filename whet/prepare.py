@@ -91,7 +91,7 @@ def prepared(run: Run, recipe: Recipe, task: Any = None) -> tuple[Any, Any, Run]
             f"{run.setup.tokens_at_once} tokens at once are fewer than one response of up to {task.max_tokens}: raise "
             "--tokens-at-once or lower --max-tokens."
         )
-    folder = load.checked(run.model)
+    folder = load.checked(run.model, run.setup)
     if guard.memory:
         rows = settings(recipe).get("choose.prompts", 16) * settings(recipe).get("sample.responses", 16)
         memory.refuse_if_short(folder, run.setup, needs=needs(recipe), rows=rows, max_tokens=task.max_tokens)
