@@ -25,7 +25,7 @@ ONLY_LOOKS = frozenset({
     "run_name", "disable_tqdm", "dataloader_num_workers", "dataloader_pin_memory", "remove_unused_columns",
     "log_completions_hub_repo", "save_strategy", "save_total_limit", "eval_strategy", "do_eval", "do_train",
     "output_dir", "overwrite_output_dir", "ddp_timeout", "shuffle_dataset", "dataloader_drop_last",
-    "disable_dropout", "trust_remote_code", "tf32", "optim", "per_device_eval_batch_size",
+    "disable_dropout", "tf32", "optim", "per_device_eval_batch_size",
     "attn_implementation", "num_generations_eval", "trl_config", "accelerate_config", "dataset_config",
     "dataset_train_split", "dataset_test_split", "ds3_gather_for_generation", "model_init_kwargs", "bf16",
     "fp16", "dtype", "torch_dtype", "use_peft",
@@ -92,6 +92,7 @@ def from_trl(path: Path) -> Moved:
 
 NEUTRAL = {"top_p": 1.0, "repetition_penalty": 1.0, "top_entropy_quantile": 1.0}  # TRL's defaults, which do nothing
 _MAPPED = frozenset({
+    "trust_remote_code",
     "model_name_or_path", "model", "dataset_name", "reward_funcs", "max_steps", "epsilon_high",
     "mask_truncated_completions", "multi_objective_aggregation", "off_policy_mask_threshold",
     "sapo_temperature_pos", "sapo_temperature_neg", "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg",
@@ -230,6 +231,7 @@ def _machine(moved: Moved, config: Mapping[str, Any], given: Mapping[str, Any]) 
         moved.words += ["--dtype", "bfloat16"]
     if config["gradient_checkpointing"]:
         moved.words.append("--recompute")
+    moved.words += ["--trust-remote-code"] * bool(config.get("trust_remote_code"))
     thinking = (config.get("chat_template_kwargs") or {}).get("enable_thinking")
     if thinking is not None:
         moved.words += ["--thinking", "on" if thinking else "off"]

@@ -79,7 +79,8 @@ class LocalEngine:
         if device.startswith("cuda") and not gpu:
             raise Refused("there is no GPU that torch can use here: take the device cpu.")
         setup = setup or Setup(dtype=dtype, tokens_at_once=token_budget)
-        model, tokenizer, card = load.model(path, setup.held_in()), load.tokenizer(path), load.card(path)
+        model, tokenizer = load.model(path, setup.held_in(), setup), load.tokenizer(path, setup)
+        card = load.card(path)
         room = model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > room:
             raise Refused(
