@@ -123,7 +123,8 @@ class Bench:
                 for turn in range(1, 3 if self.size else MOST):
                     for name, worker in [*left.items()]:
                         rows[name].append(worker.turn(turn))
-                        if mean(row["score"] for row in rows[name][-LAST:]) >= GOAL:
+                        last = [row["score"] for row in rows[name][-LAST:]]
+                        if len(last) == LAST and mean(last) >= GOAL:
                             left.pop(name)
             for name, mine in rows.items():
                 scores = [round(row["score"], 4) for row in mine]
