@@ -36,7 +36,9 @@ def environment() -> None:
         if not python.exists():
             subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-r", str(ROOT / "benchmarks" / "peers.txt"), "-c", "constraints.txt"], cwd=ROOT, check=True)
+        subprocess.run(
+            [*pip, "-r", str(ROOT / "benchmarks" / "peers.txt"), "-c", "constraints.txt"], cwd=ROOT, check=True
+        )
         subprocess.run([*pip, "--no-deps", "-r", "constraints-vllm.txt"], cwd=ROOT, check=True)
         ready.touch()
     if not (PLACE / "compose-12.json").exists() or not (PLACE / "models" / "large" / "model.safetensors").exists():
@@ -141,7 +143,9 @@ def say(setting: str, name: str, row: Row) -> None:
 
 def commit() -> str:
     """The commit of this tree, and whether it was changed since."""
-    told = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True)
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True
+    )
     return told.stdout.strip() or "unknown"
 
 
@@ -163,7 +167,9 @@ def against(base: str, bench: Bench, settings: list[str]) -> None:
                     for side in (0, 1) if turn % 2 else (1, 0):
                         rows[side].append(both[side].turn(turn))
             times, peaks = (page.ratios(*rows, key) for key in ("seconds per token", "peak_mib"))
-            print(f"{setting}: {page.spread(times)} of the time per token of {base}, {median(peaks):.2f} of the peak memory")
+            print(
+                f"{setting}, this tree / {base}: time per token {page.spread(times)}, peak memory {median(peaks):.2f}"
+            )
     finally:
         subprocess.run([*git, "remove", "--force", str(tree)], capture_output=True)
 
@@ -171,7 +177,9 @@ def against(base: str, bench: Bench, settings: list[str]) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", metavar="SETTING", help=f"of {', '.join(ALL)}; those that are stale without")
+    parser.add_argument(
+        "settings", nargs="*", metavar="SETTING", help=f"of {', '.join(ALL)}; those that are stale without"
+    )
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench.json")

@@ -27,7 +27,7 @@ class Worker:
             "VLLM_CPU_KVCACHE_SPACE": "2",
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
-        self.command, self.errors = command, tempfile.TemporaryFile("w+")
+        self.command, self.errors = command, tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=where,
             cwd=work.PLACE,

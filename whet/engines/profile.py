@@ -18,16 +18,7 @@ from typing import Any
 
 import torch
 
-STAGES = {
-    "prefill": "reads the prompts",
-    "decode": "writes the responses",
-    "judge": "waits for rewards",
-    "score": "reads the responses before the update",
-    "forward": "reads them for the loss",
-    "backward": "and back",
-    "optimiser": "moves the weights",
-    "other": "the rest of the step",
-}
+STAGES = ("prefill", "decode", "judge", "score", "forward", "backward", "optimiser", "other")
 CPU = torch.device("cpu")
 
 
@@ -161,9 +152,7 @@ def limits(device: torch.device, dtype: torch.dtype = torch.float32) -> Limits:
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
     x = torch.ones(megabytes * 2**18, device=device)
     y = torch.zeros_like(x)
-    return Limits(
-        2 * size**3 / _best(lambda: a @ b, device), 2 * x.numel() * 4 / _best(lambda: y.copy_(x), device)
-    )
+    return Limits(2 * size**3 / _best(lambda: a @ b, device), 2 * x.numel() * 4 / _best(lambda: y.copy_(x), device))
 
 
 def _best(work: Callable[[], object], device: torch.device, times: int = 5, enough: float = 2.0) -> float:
@@ -198,16 +187,14 @@ class Profiler:
     def rows(self) -> list[tuple[str, ...]]:
         """One row for each stage that took time, under `HEADS`, and one for all of them."""
         spent = self.profile.spent
-        rows = [self._row(name, STAGES[name], x) for name, x in spent.items() if x.seconds > 0]
-        peak = max(x.peak for x in spent.values())
-        return [*rows, self._row("step", "all of it", Spent(self.profile.seconds, peak=peak))]
+        rows = [self._row(name, x) for name, x in spent.items() if x.seconds > 0]
+        return [*rows, self._row("step", Spent(self.profile.seconds, peak=max(x.peak for x in spent.values())))]
 
-    def _row(self, name: str, does: str, spent: Spent) -> tuple[str, ...]:
+    def _row(self, name: str, spent: Spent) -> tuple[str, ...]:
         assert self.machine is not None
         tokens = spent.tokens or self.profile.spent["decode"].tokens
         return (
             name,
-            does,
             f"{spent.seconds / self.steps:.3f}",
             f"{spent.seconds / self.profile.seconds:.1%}",
             f"{tokens / spent.seconds:,.0f}",
@@ -223,7 +210,7 @@ class Profiler:
 
         found = Table(box=None, header_style="bold", pad_edge=False, caption=self.caption(), caption_justify="left")
         for head in HEADS:
-            found.add_column(head, justify="left" if head in ("stage", "") else "right")
+            found.add_column(head, justify="left" if head == "stage" else "right", no_wrap=True)
         *rows, whole = self.rows()
         for row in rows:
             found.add_row(*row)
@@ -237,12 +224,14 @@ class Profiler:
         where = "the GPU" if self.profile.device.type == "cuda" else "the process"
         number = str(self.dtype).removeprefix("torch.")
         return (
-            f"Means of {self.steps} steps, evaluation and checkpoints aside. tokens/s: of those that the stage reads or "
-            "writes; judge, optimiser, other and step: of the responses. padding: share of the computed tokens that "
-            f"nobody asked for. matmul, bandwidth: share of what this machine did at the start, "
-            f"{self.machine.matmul / 1e9:,.0f} GFLOP/s of {number} matrix products and "
-            f"{self.machine.bandwidth / 1e9:.0f} GB/s of copies. peak: the most memory of {where} during that stage."
+            f"Means of {self.steps} steps; evaluation and checkpoints are not in them. prefill reads the prompts, "
+            "decode writes the responses, judge waits for rewards, score reads the responses before the update, "
+            "forward and backward are the loss and its gradient. tokens/s: of the tokens that a stage reads or "
+            "writes; for judge, optimiser, other and step, of the responses. padding: share of computed tokens "
+            "that nobody asked for. matmul, memory: share of what this machine did at the start, "
+            f"{self.machine.matmul / 1e9:,.0f} GFLOP/s in {number} and {self.machine.bandwidth / 1e9:.1f} GB/s; "
+            f"nothing where a stage does not count it. peak: the most memory of {where} during the stage."
         )
 
 
-HEADS = ("stage", "", "s/step", "share", "tokens/s", "padding", "matmul", "bandwidth", "peak MiB")
+HEADS = ("stage", "s/step", "share", "tokens/s", "padding", "matmul", "memory", "peak MiB")
