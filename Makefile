@@ -37,6 +37,7 @@ check: $(READY)  ## format, lint, types, generated pages fresh, then every test
 	$(BIN)/mypy
 	$(BIN)/python -m whet.report.catalogue --check
 	$(BIN)/python -m whet.report.reliability --check
+	$(BIN)/python benchmarks/page.py --check
 	$(MAKE) test
 
 format: $(READY) ## rewrite the code in the project's format
@@ -46,6 +47,7 @@ format: $(READY) ## rewrite the code in the project's format
 docs: $(READY)   ## write CATALOGUE.md and the generated pages again
 	$(BIN)/python -m whet.report.catalogue
 	$(BIN)/python -m whet.report.reliability
+	$(BIN)/python benchmarks/page.py
 
 reliability: $(READY) ## kill, damage and feed runs on purpose, and count what came of it
 	$(BIN)/python -m tests.reliability
@@ -58,11 +60,11 @@ soak: $(READY)   ## a long run with a judge that fails at random: make soak HOUR
 base: $(READY)   ## train the base model again: at most eight minutes
 	$(BIN)/whet base whet/models/base
 
-bench: $(READY)  ## whet against TRL, generate and vLLM on this machine: hours; stop it and start it again
+bench: $(READY)  ## whet against TRL, generate and vLLM on this machine: half an hour; stop it and start it again
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 bench-compare: $(READY) ## this tree against another commit: make bench-compare BASE=HEAD~1
-	@$(BIN)/python benchmarks/run.py --against $(or $(BASE),HEAD)
+	@$(BIN)/python benchmarks/run.py --against $(or $(BASE),HEAD) $(BENCH)
 
 env: $(READY)    ## only the environment
 
