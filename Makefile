@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE = 1
 
 SUPPORTED = @$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"whet needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
 
-.PHONY: demo test test-vllm env-vllm learn mutants check format docs base bench bench-compare reliability soak env clean help
+.PHONY: demo test test-vllm env-vllm learn mutants check format docs base bench bench-compare study reliability soak env clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -48,6 +48,9 @@ docs: $(READY)   ## write CATALOGUE.md and the generated pages again
 	$(BIN)/python -m whet.report.catalogue
 	$(BIN)/python -m whet.report.reliability
 	$(BIN)/python benchmarks/page.py
+
+study: $(READY)  ## 24 recipes on two tasks at equal tokens, five seeds, after a sweep of learning rates: hours; stop it and start it again
+	$(BIN)/whet study results/study/recipes.txt --rates 1e-4,3e-4,1e-3 --sweep-seeds 2 --sweep-samples 8 --seeds 5 --budget tokens=1e5 --against grpo --name study
 
 reliability: $(READY) ## kill, damage and feed runs on purpose, and count what came of it
 	$(BIN)/python -m tests.reliability
