@@ -99,6 +99,9 @@ def train(
     system: Annotated[str, typer.Option(help="The system message of every chat.")] = "",
     thinking: Annotated[str, typer.Option(help="on or off, for chat templates that know enable_thinking.")] = "",
     tokens_at_once: Annotated[int, typer.Option(min=1, help="Tokens in one pass: fewer need less memory.")] = 16384,
+    optimiser: Annotated[
+        str, typer.Option(help="adamw, or adamw_8bit: its memory in 8 bits, by bitsandbytes.")
+    ] = "adamw",
     track: Annotated[str, typer.Option(help="Also tell tensorboard, wandb or trackio, joined by commas.")] = "",
     profile: Annotated[
         bool, typer.Option("--profile", help="Say at the end where the time of the steps went.")
@@ -129,7 +132,7 @@ def train(
         recipe=recipe, task=task, model=model, steps=steps, budget=seconds_of(budget), seed=seed,
         eval_every=eval_every, eval_samples=eval_samples, save_every=save_every, out=runs, name=name,
         settings=typed, options=options, track=track,
-        setup=Setup(device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once),
+        setup=Setup(device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once, optimiser),
     )  # fmt: skip
     _end(start_run(run, view))
 

@@ -16,6 +16,7 @@ class Setup:
     `lora` is like `r=16,alpha=32,targets=q_proj|v_proj`; empty trains all weights. `freeze` holds patterns of
     parameter names, such as `*embed*,*.layers.0.*`. `recompute` trades time for memory in the backward pass.
     `tokens_at_once` is the size of a micro-batch, padding included: the gradient is the same, the memory is not.
+    `optimiser` is adamw or adamw_8bit, whose moments take a quarter of the memory.
     `system` is the system message of every chat; `thinking` is on or off for templates that know `enable_thinking`.
     """
 
@@ -27,6 +28,7 @@ class Setup:
     system: str = ""
     thinking: str = ""
     tokens_at_once: int = 16384
+    optimiser: str = "adamw"
 
     def __post_init__(self) -> None:
         if self.thinking not in ("", "on", "off"):
