@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE = 1
 
 SUPPORTED = @$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"whet needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
 
-.PHONY: demo test test-vllm env-vllm learn mutants check format docs base bench bench-compare study reliability soak env clean help
+.PHONY: demo test test-vllm env-vllm learn mutants check format docs base bench bench-compare bench-gpu study reliability soak env clean help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -68,6 +68,9 @@ bench: $(READY)  ## whet against TRL, generate and vLLM on this machine: half an
 
 bench-compare: $(READY) ## this tree against another commit: make bench-compare BASE=HEAD~1
 	@$(BIN)/python benchmarks/run.py --against $(or $(BASE),HEAD) $(BENCH)
+
+bench-gpu: $(READY) ## on a GPU, minutes: a Qwen2 of 0.5 billion weights, against generate and the card's limits
+	@$(BIN)/python benchmarks/gpu.py
 
 env: $(READY)    ## only the environment
 

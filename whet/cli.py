@@ -102,6 +102,9 @@ def train(
     tokens_at_once: Annotated[int, typer.Option(min=1, help="Tokens in one pass: fewer need less memory.")] = 16384,
     trust_remote_code: TRUST = False,
     allow_pickle: PICKLE = False,
+    optimiser: Annotated[
+        str, typer.Option(help="adamw, or adamw_8bit: its memory in 8 bits, by bitsandbytes.")
+    ] = "adamw",
     track: Annotated[str, typer.Option(help="Also tell tensorboard, wandb or trackio, joined by commas.")] = "",
     profile: Annotated[
         bool, typer.Option("--profile", help="Say at the end where the time of the steps went.")
@@ -137,7 +140,8 @@ def train(
         eval_every=eval_every, eval_samples=eval_samples, save_every=save_every, out=runs, name=name,
         settings=typed, options=options, track=track,
         setup=Setup(
-            device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once, trust_remote_code, allow_pickle
+            device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once, trust_remote_code, allow_pickle,
+            optimiser,
         ),
     )  # fmt: skip
     _end(start_run(run, view))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
-from whet.engines import forward, precision, sampler, scoring, text
+from whet.engines import forward, optimiser, precision, sampler, scoring, text
 from whet.engines.learner import LocalLearner, Objective, finite
 from whet.engines.pick import Drawing
 from whet.models import load, lora
@@ -47,6 +47,7 @@ class LocalEngine:
         path: str = "",
         adapters: Any = None,
         chunk: int | None = None,
+        optimiser_name: str = "adamw",
     ) -> None:
         if min(token_budget, max_rows, 1 if chunk is None else chunk) < 1:
             raise Refused(
@@ -61,7 +62,7 @@ class LocalEngine:
         self.sampler: sampler.Sampler = sampler.Own(self)
         self.format, self.adapters = Formatter(tokenizer), adapters
         self.parameters = [x for x in model.parameters() if x.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.lr, betas=(0.9, 0.999), weight_decay=0.0)
+        self.optimizer = optimiser.made(optimiser_name, self.parameters, self.lr)
         # On the CPU, where there is room; the reference is built from it when first asked for.
         self._start = {n: x.detach().to("cpu", copy=True) for n, x in model.named_parameters() if x.requires_grad}
 
@@ -88,7 +89,10 @@ class LocalEngine:
             )
         adapters = setup.applied(model.to(device))
         lr = card.get("lr", load.default_lr(model.num_parameters())) * (lora.FASTER if adapters else 1.0)
-        engine = cls(model, tokenizer, lr, setup.dtype, setup.tokens_at_once, path=str(path), adapters=adapters)
+        engine = cls(
+            model, tokenizer, lr, setup.dtype, setup.tokens_at_once, path=str(path), adapters=adapters,
+            optimiser_name=setup.optimiser,
+        )  # fmt: skip
         engine.format = Formatter(tokenizer, setup.system, setup.thinking)
         engine.card = card
         return engine
@@ -323,7 +327,7 @@ class LocalEngine:
         for name, parameter in self._trained():
             found["weights"][name] = parameter.detach().to("cpu", copy=True)
             for key, x in self.optimizer.state.get(parameter, {}).items():
-                found["optimizer"][f"{key}/{name}"] = x.detach().to("cpu", copy=True)
+                found["optimizer"][f"{key}/{name}"] = torch.as_tensor(x).detach().to("cpu", copy=True)
         return found
 
     def load_state(self, state: dict[str, dict[str, Tensor]]) -> None:
@@ -345,8 +349,8 @@ class LocalEngine:
                 known[name].copy_(x)
         for address, x in state["optimizer"].items():
             key, name = address.split("/", 1)
-            # AdamW keeps its step count on the CPU, whatever the device of the weights.
-            self.optimizer.state[known[name]][key] = x.clone() if key == "step" else x.to(self.device, copy=True)
+            kept = optimiser.count(self.optimizer, x) if key == "step" else x.to(self.device, copy=True)
+            self.optimizer.state[known[name]][key] = kept
 
     def _trained(self) -> list[tuple[str, Tensor]]:
         critic = self.critic.named_parameters() if "critic" in self.__dict__ else ()

@@ -80,7 +80,7 @@ def estimate(
     return Need(
         weights=count * (2 if setup.held_in() == "bfloat16" else 4),
         gradients=4 * trained,
-        optimizer=8 * trained,
+        optimizer=(2 if setup.optimiser == "adamw_8bit" else 8) * trained,
         reference=(4 if setup.lora else 8) * trained,  # the start, and the model that is built from it
         critic=16 * count if {"value", "new_value"} & set(needs) else 0,
         passes=min(setup.tokens_at_once, rows * (prompt + max_tokens)) * _passes(shape, setup, small),
