@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+LEAN = $(VENV)/.lean
 READY = $(VENV)/.ready
 VLLM = .venv-vllm
 VLLM_READY = $(VLLM)/.ready
@@ -16,14 +17,14 @@ SUPPORTED = @$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
 
-demo: $(READY)   ## two minutes: a tiny language model, made better by reinforcement learning, and a report
+demo: $(LEAN)    ## two minutes: a tiny language model, made better by reinforcement learning, and a report
 	@$(BIN)/whet train grpo --task.levels=1 --steps 60 --seed 0
 
 test: $(READY)   ## every test
 	$(BIN)/python -m pytest -n auto -q
 
-test-vllm: $(VLLM_READY) ## the tests of the engine vllm, with the real vLLM on the CPU
-	$(VLLM)/bin/python -m pytest tests/vllm tests/engines/test_choice.py -q
+test-vllm: $(VLLM_READY) ## the tests of the engine vllm, with the real vLLM on the CPU; results/vllm.json
+	$(VLLM)/bin/python -m tests.vllm.record
 
 learn: $(READY)  ## thirty steps of `compose` with every recipe: half an hour
 	$(BIN)/python -m pytest -n auto -q -m long tests/learning
@@ -74,11 +75,19 @@ bench-gpu: $(READY) ## on a GPU, minutes: a Qwen2 of 0.5 billion weights, agains
 
 env: $(READY)    ## only the environment
 
-$(READY): pyproject.toml constraints.txt
+define install
 	$(SUPPORTED)
 	@echo "Making the environment in $(VENV): a few minutes, once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(1)'
+	@touch $(LEAN)
+endef
+
+$(LEAN): pyproject.toml constraints.txt
+	$(call install)
+
+$(READY): pyproject.toml constraints.txt
+	$(call install,[dev])
 	@touch $@
 
 env-vllm: $(VLLM_READY) ## only the environment of vLLM, .venv-vllm: about 3 GB
@@ -87,7 +96,7 @@ $(VLLM_READY): pyproject.toml constraints.txt constraints-vllm.txt
 	$(SUPPORTED)
 	@echo "Making the environment of vLLM in $(VLLM): a few minutes, once."
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . pytest beartype
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lora]' pytest beartype
 	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-vllm.txt
 	@$(VLLM)/bin/python -c 'from vllm import LLM' || (echo "vLLM does not open in $(VLLM): see above"; exit 1)
 	@touch $@
