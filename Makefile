@@ -37,6 +37,7 @@ check: $(READY)  ## format, lint, types, generated pages fresh, then every test
 	$(BIN)/mypy
 	$(BIN)/python -m whet.report.catalogue --check
 	$(BIN)/python -m whet.report.reliability --check
+	$(BIN)/python -m whet.report.study --check
 	$(MAKE) test
 
 format: $(READY) ## rewrite the code in the project's format
@@ -46,6 +47,7 @@ format: $(READY) ## rewrite the code in the project's format
 docs: $(READY)   ## write CATALOGUE.md and the generated pages again
 	$(BIN)/python -m whet.report.catalogue
 	$(BIN)/python -m whet.report.reliability
+	$(BIN)/python -m whet.report.study
 
 reliability: $(READY) ## kill, damage and feed runs on purpose, and count what came of it
 	$(BIN)/python -m tests.reliability

@@ -139,6 +139,7 @@ def _print(result: Any) -> None:
     from rich.table import Table
 
     from whet.compare.measure import meaning
+    from whet.report.comparison_tables import FEW
     from whet.report.facts import number
 
     unit, means = meaning(result.measure).unit, result.means[result.measure]
@@ -156,6 +157,8 @@ def _print(result: Any) -> None:
         bounds = "one seed" if one["low"] is None else f"{number(one['low'], unit)} … {number(one['high'], unit)}"
         table.add_row(label, number(one["value"], unit), bounds)
     out.print(table)
+    if not result.against and len(result.labels) > FEW:
+        return  # the report has a matrix of them
     for pair in result.pairs[result.measure]:
         out.print(f"  {pair['a']} against {pair['b']}: {pair['words']}")
 
