@@ -155,8 +155,8 @@ def _matters(by: dict[Any, Any], names: Sequence[str], rates: Sequence[float], t
     middle = sorted(spreads)[len(spreads) // 2]
     return (
         f"Between its best and its worst rate the middle recipe differs by {middle:.3f}; between the best and the "
-        f"worst recipe, each at its own rate, there are {max(main) - min(main):.3f}. {low} of {len(names)} recipes took "
-        f"the smallest rate and {high} the largest: for them a rate beyond it may be better still."
+        f"worst recipe, each at its own rate, there are {max(main) - min(main):.3f}. {low} of {len(names)} recipes "
+        f"took the smallest rate and {high} the largest: for them a rate beyond it may be better still."
     )
 
 
