@@ -31,7 +31,8 @@ def test_the_page_has_what_was_run_ranking_rates_findings_and_limits(results, tm
         assert part in said
     assert "| runs | 4, and 0 failed |" in said
     assert "the 1 comparison with grpo" in said
-    assert "| learning rates | 0.005, 0.02 for every recipe, on 1 seeds of their own |" in said
+    assert "all 1 comparison between 2 recipes" in said
+    assert "| learning rates | 0.005, 0.02 for every recipe, on 1 other seed |" in said
     assert said.count(" * |") == 2  # a rate is taken for each recipe
     assert "3 findings: " in said
     assert "kl lower than grpo" in said

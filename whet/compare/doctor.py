@@ -151,7 +151,7 @@ def _length(run: Course) -> list[Trouble]:
             )
         )
     whole = run.late("finished", 1.0)
-    if whole < 0.9:
+    if whole < 0.9 and run.late("length") > 1:  # an answer of one token ends with it
         found.append(
             Trouble(
                 "cut off",
@@ -302,7 +302,8 @@ def laws_of(store: Store, beta: float) -> Group:
         lines.append(
             Text(
                 f"entropy and reward (2505.22617): R = {law['b']:.3f} - {law['a']:.3f} e^H with R² {law['r2']:.2f} "
-                f"over H from {law['low']:.3f} to {law['high']:.3f} nats; at H = 0 it says {law['ceiling']:.1%}"
+                f"over H from {law['low']:.3f} to {law['high']:.3f} nats; carried on to H = 0 it says "
+                f"{law['ceiling']:.1%}" + (", far outside what was seen" if law["low"] > 0.5 else "")
             )
         )
     else:
@@ -345,11 +346,12 @@ def _limits(run: Course, split: str, before: list[Evaluated], after: list[Evalua
     gain, kl, worth = (sum(one[name] for one in limits) / len(limits) for name in ("gain", "kl", "effective"))
     reached, frontier = pass_at(after, 1) - start, laws.at_budget(scores, moved)
     share = f", {reached / frontier['gain']:.0%} of it" if frontier["gain"] > 1e-3 else ""
+    most = ", all that the base's tries allow" if frontier["beta"] < 0.02 else ""
     lines += [
         f"alignment limit (2605.07105), β = {beta:g}: the best policy gains {100 * gain:.1f} points at {kl:.3f} nats a "
-        f"response over the base's {start:.1%}; the samples count for {worth:.0%} of their number",
+        f"response over the base's {start:.1%} (from its own tries, effective sample size {worth:.0%})",
         f"for the KL that was spent, about {moved:.3f} nats a response (KL per token, on training problems, times "
-        f"length), the limit is {100 * frontier['gain']:+.1f} points; reached: {100 * reached:+.1f} points{share}",
+        f"length), the limit is {100 * frontier['gain']:+.1f} points{most}; reached: {100 * reached:+.1f} points{share}",
     ]
     for n in (2, 4, 16):
         if n <= ks[-1]:

@@ -8,6 +8,8 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from whet.report.facts import number
 
 ROOT = Path(__file__).parents[2]
 PAGE, NOTES = ROOT / "docs" / "study.md", ROOT / "docs" / "study-notes.md"
+BASELINE = "grpo"  # what the field compares with; a study may name another with --against
 NO_SWEEP = "No learning rates were swept: every recipe has the model's own."
 
 
@@ -69,7 +72,7 @@ def _what(done: Sequence[Result], sweep: dict[str, Any]) -> list[str]:
         rates = sorted({row["rate"] for row in sweep["tried"]})
         seeds = max(len(row["values"]) + row["failed"] for row in sweep["tried"])
         facts["learning rates"] = (
-            f"{', '.join(f'{r:g}' for r in rates)} for every recipe, on {seeds} seeds of their own"
+            f"{', '.join(f'{r:g}' for r in rates)} for every recipe, on {seeds} other seed{'s' * (seeds > 1)}"
         )
     lines = _grid(["what", ""], [[name, str(value)] for name, value in facts.items()])
     return [*lines, "", " ".join(headline(result) for result in done)]
@@ -100,10 +103,23 @@ def _ranking(result: Result, sweep: dict[str, Any]) -> list[str]:
         f"{result.measure} on held-out problems: mean over seeds with its interval at 95 % (Student's t), each recipe "
         f"by itself. At the start: {start}."
     )
-    return [
-        "", f"## On {result.task}", "", lead, "", *_grid(["", "recipe", result.measure, "learning rate"], rows), "",
-        tables.family(result), "", *_pairs(result, unit),
-    ]  # fmt: skip
+    lines = ["", f"## On {result.task}", "", lead, "", *_grid(["", "recipe", result.measure, "learning rate"], rows)]
+    for against in dict.fromkeys((result.against or BASELINE, "")):
+        if not against or against in result.labels:
+            held = _held(result, against)
+            lines += ["", tables.family(held), "", *_pairs(held, unit)]
+    return lines
+
+
+def _held(result: Result, against: str) -> Result:
+    """The same runs judged as another family: all against one, or every pair."""
+    from whet.compare import stats
+    from whet.compare.measure import meaning
+
+    what, labels = meaning(result.measure), result.labels
+    couples = [(a, against) for a in labels if a != against] if against else list(combinations(labels, 2))
+    pairs = stats.pairs(result.values[result.measure], couples, result.delta, what.better, result.level, what.unit)
+    return replace(result, against=against, pairs={result.measure: [asdict(one) for one in pairs]})
 
 
 def _taken(sweep: dict[str, Any]) -> dict[str, dict[str, str]]:
