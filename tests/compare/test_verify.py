@@ -172,10 +172,6 @@ def test_the_doctor_names_what_goes_wrong_with_the_number(tmp_path, courses, nam
     assert all(recipe in RECIPES for recipe in found[name].meant)
 
 
-def test_an_answer_of_one_token_is_not_cut_off(tmp_path):
-    assert "cut off" not in troubled(tmp_path, finished=(0.1, 0.1), length=(1.0, 1.0))
-
-
 def test_the_doctor_finds_nothing_in_a_run_that_is_well(tmp_path):
     steady = {"entropy": (0.9, 0.6), "silent_groups": (0.3, 0.2), "correct": (0.2, 0.8), "reward": (0.2, 0.8)}
     found = troubled(tmp_path, **steady, grad_norm=(0.5, 0.5))
