@@ -39,6 +39,7 @@ check: $(READY)  ## format, lint, types, generated pages fresh, then every test
 	$(BIN)/python -m whet.report.catalogue --check
 	$(BIN)/python -m whet.report.reliability --check
 	$(BIN)/python benchmarks/page.py --check
+	$(BIN)/python -m whet.report.study --check
 	$(MAKE) test
 
 format: $(READY) ## rewrite the code in the project's format
@@ -49,6 +50,7 @@ docs: $(READY)   ## write CATALOGUE.md and the generated pages again
 	$(BIN)/python -m whet.report.catalogue
 	$(BIN)/python -m whet.report.reliability
 	$(BIN)/python benchmarks/page.py
+	$(BIN)/python -m whet.report.study
 
 study: $(READY)  ## 24 recipes on two tasks at equal tokens, five seeds, after a sweep of learning rates: hours; stop it and start it again
 	$(BIN)/whet study results/study/recipes.txt --rates 1e-4,3e-4,1e-3 --sweep-seeds 2 --sweep-samples 8 --seeds 5 --budget tokens=1e5 --against grpo --name study

@@ -242,3 +242,51 @@ def test_forgetting_follows_the_kl_on_the_parity_toy():
     assert by_arm["rl", 0.1].lost < by_arm["sft1", 0.03].lost - 0.05
     assert by_arm["oracle", 0.1].kl < by_arm["rl", 0.1].kl < by_arm["sft1", 0.03].kl
     assert razor.explained(ends) > 0.8
+
+
+def test_the_toy_is_kept_with_its_picture_and_its_caution(tmp_path):
+    ends = razor.toy([0], [0.03, 0.3])
+    razor.save(ends, tmp_path / "razor.json")
+    told = json.loads((tmp_path / "razor.json").read_text())
+    assert len(told["ends"]) == 8
+    assert "changed once after its first result" in told["caution"]
+    assert set(told["lost_at_98"]) == set(razor.ARMS)
+    assert (tmp_path / "razor.svg").read_text().startswith("<svg")
+
+
+def test_forgetting_against_kl_is_told_of_many_runs_and_refused_where_nothing_is_measured(tmp_path, runs):
+    stores = []
+    for i in range(5):
+        store = synthetic(tmp_path / f"run{i}", 10, i, 2, 0, recipe="grpo")
+        stores.append(store)
+        for step in range(1, 11):
+            store.log(step, {"kl": 0.01 * (i + 1)})
+    said = Console(file=io.StringIO(), width=200)
+    said.print(razor.report_of(stores))
+    assert "Over 5 runs: rank correlation" in said.file.getvalue()
+    said.print(razor.report_of(stores[:2]))
+    assert "2 runs are too few for a curve" in said.file.getvalue()
+    with pytest.raises(Refused, match="splits that are not trained"):
+        razor.report_of([store for stores in runs.values() for store in stores])
+
+
+def test_a_kl_budget_buys_no_more_than_the_limit_and_all_of_it_with_enough():
+    problems = [[1.0] * 2 + [0.0] * 6, [1.0] * 6 + [0.0] * 2, [0.0] * 8]
+    gains = [laws.at_budget(problems, kl)["gain"] for kl in (0.0, 0.05, 0.2, 10.0)]
+    assert gains == sorted(gains)
+    assert gains[0] == pytest.approx(0.0, abs=1e-3)
+    assert gains[-1] == pytest.approx((6 / 8 + 2 / 8) / 3, abs=1e-3)  # what was solved once can become certain
+
+
+def test_the_laws_of_a_run_are_told_in_sentences(tmp_path):
+    said = Console(file=io.StringIO(), width=300)
+    said.print(doctor.laws_of(synthetic(tmp_path / "run", 20, 0, 2, 0), 1.0))
+    for part in (
+        "R = ",
+        "crossing of pass@k",
+        "capability boundary",
+        "alignment limit",
+        "best of 2: ",
+        "the limit is ",
+    ):
+        assert part in said.file.getvalue()

@@ -139,6 +139,7 @@ def _print(result: Any) -> None:
     from rich.table import Table
 
     from whet.compare.measure import meaning
+    from whet.report.comparison_tables import FEW
     from whet.report.facts import number
 
     unit, means = meaning(result.measure).unit, result.means[result.measure]
@@ -156,6 +157,8 @@ def _print(result: Any) -> None:
         bounds = "one seed" if one["low"] is None else f"{number(one['low'], unit)} … {number(one['high'], unit)}"
         table.add_row(label, number(one["value"], unit), bounds)
     out.print(table)
+    if not result.against and len(result.labels) > FEW:
+        return  # the report has a matrix of them
     for pair in result.pairs[result.measure]:
         out.print(f"  {pair['a']} against {pair['b']}: {pair['words']}")
 
@@ -297,7 +300,10 @@ def laws(
     beta: Annotated[float, typer.Option(help="The KL price of the alignment limit.")] = 1.0,
     runs: RUNS = "runs",
 ) -> None:
-    """Laws of published papers on your runs: entropy against reward, crossing of pass@k, limits for a KL budget."""
+    """Laws of published papers on your runs.
+
+    Entropy against reward, the covariance identity, crossing of pass@k, capability boundary, limits for a KL budget.
+    """
     from whet.compare.doctor import laws_of
     from whet.runs.store import find
 
@@ -307,10 +313,24 @@ def laws(
 
 @more.command()
 def razor(
-    seed: Annotated[int, typer.Option(help="Seeds the problems and every arm.")] = 0,
+    names: Annotated[list[str] | None, typer.Argument(help="Runs by name, beginning or path; the toy without.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the toy, as for compare.")] = "1",
     rates: Annotated[str, typer.Option(help="Learning rates of every arm, between commas.")] = "0.01,0.03,0.1,0.3",
+    runs: RUNS = "runs",
+    to: Annotated[
+        str, typer.Option("--out", help="A folder for razor.json and razor.svg; nothing is kept without.")
+    ] = "",
 ) -> None:
-    """RL's Razor on the parity toy: forgetting against KL on the new task, for RL, two kinds of SFT and the oracle."""
-    from whet.compare.razor import report
+    """RL's Razor: forgetting against KL on the new task, over runs, or on the parity toy for RL, SFT and the oracle."""
+    from whet.compare import razor as cut
+    from whet.compare.plan import seeds_of
+    from whet.compare.study import rates_of
+    from whet.runs.store import find
 
-    out.print(report(seed, [float(rate) for rate in rates.split(",")]))
+    if names:
+        out.print(cut.report_of([find(name, runs) for name in names]))
+        return
+    ends = cut.toy(seeds_of(seeds), rates_of(rates))
+    out.print(cut.report(ends))
+    if to:
+        cut.save(ends, Path(to) / "razor.json")
