@@ -59,8 +59,10 @@ def test_a_python_file_is_read_without_being_run(tmp_path):
     ):  # fmt: skip
         assert words in said, words
     missing = "\n".join(found.missing)
-    for name in ("delta=1.5", "sync_ref_model=True", "use_vllm=True", "brand_new=3", "vllm_mode='colocate'"):
+    for name in ("delta=1.5", "sync_ref_model=True", "brand_new=3", "vllm_importance_sampling_mode='sequence_mask'"):
         assert name in missing, name
+    assert "--engine vllm --engine.memory=0.3" in said
+    assert "vllm_mode" not in missing  # the same process, as here
     assert "hf download Qwen/Qwen3-0.6B --local-dir Qwen3-0.6B" in found.told()
     assert "linear" in found.told()
 
@@ -98,6 +100,27 @@ def test_every_command_is_one_that_whet_accepts(kind, more, tmp_path):
     assert ("k3" in [part.func.__name__ if hasattr(part, "func") else part.__name__ for part in recipe.penalties]) >= (
         "beta" in more
     )
+
+
+@pytest.mark.parametrize(
+    ("mode", "recipe", "setting"),
+    [
+        ("token_truncate", "dapo+rollout_is", "weights.truncated.upper"),
+        ("sequence_truncate", "dapo+sequence_is", "weights.sequence_truncated.upper"),
+    ],
+)
+def test_the_correction_for_vllm_is_moved_with_its_bound(mode, recipe, setting, tmp_path):
+    text = f"use_vllm: true\nvllm_importance_sampling_mode: {mode}\nvllm_importance_sampling_clip_max: 2.5\n"
+    found = moved(tmp_path, text)
+    assert found.words[0] == "grpo+token_mean" + recipe.removeprefix("dapo")
+    assert options(found)[setting] == "2.5"
+    own = {name: value for name, value in options(found).items() if not name.startswith("engine.")}
+    [part] = [p for p in with_settings(shelf.load(found.words[0]), own).weights if hasattr(p, "keywords")]
+    assert part.keywords == {"upper": 2.5}
+    assert not found.missing
+    off = moved(tmp_path, "use_vllm: true\nvllm_importance_sampling_correction: false\nvllm_mode: server\n")
+    assert off.words[0] == "grpo+token_mean"
+    assert [row.partition("=")[0] for row in off.missing] == ["vllm_mode"]
 
 
 def trl_loss(kind, beta, given, logp):

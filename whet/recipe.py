@@ -57,7 +57,7 @@ class Finding:
 
     `measure` (a name of whet/compare/measure.py) goes `direction` (up, down or same) in this recipe, compared with
     the recipe `versus` at equal budget, or with `start`, its own beginning; on the task `on`. `figure` is the paper's
-    own number, and `where` the place it stands.
+    own number, and `where` the place it stands: "place not read" where the claim reached us without the paper's page.
     """
 
     measure: str

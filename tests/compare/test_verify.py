@@ -1,17 +1,20 @@
 """Findings, calibration, doctor, study and the laws: what they say follows from what the runs did."""
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from tests.compare.conftest import silent
 from tests.report.conftest import synthetic
 from whet import shelf
 from whet.compare import doctor, laws, planted, razor, stats, study, verify
 from whet.compare.measure import meaning, measure
-from whet.compare.plan import Budget
+from whet.compare.plan import Budget, Plan
 from whet.compare.result import gathered
+from whet.compare.work import carry_out
 from whet.recipe import Finding
 from whet.refusal import Refused
 from whet.report.catalogue import verdicts
@@ -56,9 +59,9 @@ def test_a_finding_is_answered_stored_and_read_by_the_catalogue(plan, tmp_path):
         Finding("correct", "start", "up", "none", "here"),
     ):
         case = verify.Case("grpo", finding, "digits")
-        jobs = verify._plan(case, plan.seeds, plan.budget, plan.samples, plan.runs).jobs()
+        jobs = verify.plan_of(case, plan).jobs()
         assert all(job.store for job in jobs)  # the runs of the comparison are used again
-        (one,) = verify.verify([case], plan.seeds, plan.budget, plan.samples, None, plan.runs, silent())
+        (one,) = verify.verify([case], plan, None, silent())
         assert one["verdict"] in verify.ANSWERS
         assert len(one["values"]["grpo"]) == len(one["values"][finding.versus]) == 3
         verify.save(one, tmp_path)
@@ -69,10 +72,61 @@ def test_a_finding_is_answered_stored_and_read_by_the_catalogue(plan, tmp_path):
     assert one["verdict"] in said
 
 
+def test_findings_are_run_at_the_rates_of_a_study_and_share_its_runs(tmp_path):
+    small = Plan(("opo", "grpo"), ("digits",), (0, 1), Budget(steps=3), samples=4, runs=str(tmp_path / "runs"))
+    chosen = study.sweep(small, [1e-3, 1e-2], (1000,), "speed", silent())
+    carry_out(chosen.plans[0].jobs(), silent())
+    study.write_sweep(chosen, tmp_path / "sweep.json")
+    taken = study.Taken.read(tmp_path / "sweep.json", small.runs)
+    assert (taken.plan.seeds, taken.plan.budget, taken.plan.samples) == ((0, 1), Budget(steps=3), 4)
+    cases = verify.wanted("", "", (), taken)
+    assert [(case.recipe, case.task) for case in cases] == [("grpo", "digits")] + [("opo", "digits")] * 2
+    said = Console(file=io.StringIO())
+    answers = list(verify.verify(cases, taken.plan, None, said, taken=taken))
+    assert "4 of 4 runs are there already." in said.file.getvalue()
+    rate = float(taken.arm("opo", "digits").partition("=")[2])
+    assert answers[1]["rates"]["opo"] == {"rate": rate, "from": "the study"}
+    assert f"learning rates by the study: opo {rate:g}, grpo " in verify.sentence(answers[1])
+
+
+def test_a_finding_that_the_samples_do_not_allow_is_left_out_with_its_reason(plan):
+    findings = [
+        Finding("pass@64", "start", "up", "none", "here"),
+        Finding("speed", "w_reinforce", "up", "none", "here"),
+    ]
+    said = Console(file=io.StringIO())
+    cases = [verify.Case("grpo", one, "digits") for one in findings]
+    assert [one["measure"] for one in verify.verify(cases, plan, None, said)] == ["speed"]
+    assert "Left out: grpo, pass@64: pass@64 needs 64 responses" in " ".join(said.file.getvalue().split())
+    with pytest.raises(Refused, match="needs 64 responses"):
+        list(verify.verify(cases[:1], plan, None, said))
+
+
+def test_a_recipe_outside_the_study_has_the_models_own_rate_and_the_answer_says_so(tmp_path):
+    taken = study.Taken(
+        Plan(("grpo",), ("digits",), (0,), Budget(steps=2), 4), {"digits": {"grpo": "grpo@update.lr=0.02"}}
+    )
+    case = verify.Case("opo", RECIPES["opo"].findings[0], "digits")
+    plan = verify.plan_of(case, taken.plan, taken)
+    assert plan.arms == ("opo", "grpo@update.lr=0.02")
+    assert verify._rates(case, plan, taken) == {
+        "opo": {"rate": 0.01, "from": "the model's own"}, "grpo": {"rate": 0.02, "from": "the study"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"taken": {"digits": ["grpo"]}}'])
+def test_what_is_no_study_is_refused_in_one_sentence(tmp_path, text):
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(Refused, match="not the sweep"):
+        study.Taken.read(tmp_path / "sweep.json", "runs")
+    with pytest.raises(Refused, match="There is no file"):
+        study.Taken.read(tmp_path / "none.json", "runs")
+
+
 def test_a_recipe_without_findings_is_refused_with_those_that_have_some():
     with pytest.raises(Refused, match=r"states no finding.*clip_cov"):
         verify.wanted("reinforce", "")
-    with pytest.raises(Refused, match="one of the two"):
+    with pytest.raises(Refused, match="a shelf with --shelf"):
         verify.wanted("", "")
     assert {case.recipe for case in verify.wanted("", "objective")} >= {"clip_cov", "opo"}
 
@@ -188,3 +242,51 @@ def test_forgetting_follows_the_kl_on_the_parity_toy():
     assert by_arm["rl", 0.1].lost < by_arm["sft1", 0.03].lost - 0.05
     assert by_arm["oracle", 0.1].kl < by_arm["rl", 0.1].kl < by_arm["sft1", 0.03].kl
     assert razor.explained(ends) > 0.8
+
+
+def test_the_toy_is_kept_with_its_picture_and_its_caution(tmp_path):
+    ends = razor.toy([0], [0.03, 0.3])
+    razor.save(ends, tmp_path / "razor.json")
+    told = json.loads((tmp_path / "razor.json").read_text())
+    assert len(told["ends"]) == 8
+    assert "changed once after its first result" in told["caution"]
+    assert set(told["lost_at_98"]) == set(razor.ARMS)
+    assert (tmp_path / "razor.svg").read_text().startswith("<svg")
+
+
+def test_forgetting_against_kl_is_told_of_many_runs_and_refused_where_nothing_is_measured(tmp_path, runs):
+    stores = []
+    for i in range(5):
+        store = synthetic(tmp_path / f"run{i}", 10, i, 2, 0, recipe="grpo")
+        stores.append(store)
+        for step in range(1, 11):
+            store.log(step, {"kl": 0.01 * (i + 1)})
+    said = Console(file=io.StringIO(), width=200)
+    said.print(razor.report_of(stores))
+    assert "Over 5 runs: rank correlation" in said.file.getvalue()
+    said.print(razor.report_of(stores[:2]))
+    assert "2 runs are too few for a curve" in said.file.getvalue()
+    with pytest.raises(Refused, match="splits that are not trained"):
+        razor.report_of([store for stores in runs.values() for store in stores])
+
+
+def test_a_kl_budget_buys_no_more_than_the_limit_and_all_of_it_with_enough():
+    problems = [[1.0] * 2 + [0.0] * 6, [1.0] * 6 + [0.0] * 2, [0.0] * 8]
+    gains = [laws.at_budget(problems, kl)["gain"] for kl in (0.0, 0.05, 0.2, 10.0)]
+    assert gains == sorted(gains)
+    assert gains[0] == pytest.approx(0.0, abs=1e-3)
+    assert gains[-1] == pytest.approx((6 / 8 + 2 / 8) / 3, abs=1e-3)  # what was solved once can become certain
+
+
+def test_the_laws_of_a_run_are_told_in_sentences(tmp_path):
+    said = Console(file=io.StringIO(), width=300)
+    said.print(doctor.laws_of(synthetic(tmp_path / "run", 20, 0, 2, 0), 1.0))
+    for part in (
+        "R = ",
+        "crossing of pass@k",
+        "capability boundary",
+        "alignment limit",
+        "best of 2: ",
+        "the limit is ",
+    ):
+        assert part in said.file.getvalue()

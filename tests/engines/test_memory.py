@@ -98,6 +98,14 @@ def test_too_little_memory_is_refused_with_what_would_fit(large):
         memory.refuse_if_short(large, Setup(), room=1e6)
 
 
+def test_the_logits_of_a_large_vocabulary_are_never_all_there(large, tmp_path):
+    """A model of half a billion weights with Qwen's vocabulary trains with 16 GB: the head speaks in chunks."""
+    config = json.loads((large / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 151_936}))
+    small, wide = memory.estimate(large, Setup()), memory.estimate(tmp_path, Setup())
+    assert wide.passes - small.passes < 2e9
+
+
 def test_every_architecture_can_be_estimated(tmp_path):
     for family in ("gpt2", "gemma3", "mixtral", "phi3"):
         build(family).save_pretrained(tmp_path / family)

@@ -139,6 +139,7 @@ def _print(result: Any) -> None:
     from rich.table import Table
 
     from whet.compare.measure import meaning
+    from whet.report.comparison_tables import FEW
     from whet.report.facts import number
 
     unit, means = meaning(result.measure).unit, result.means[result.measure]
@@ -156,6 +157,8 @@ def _print(result: Any) -> None:
         bounds = "one seed" if one["low"] is None else f"{number(one['low'], unit)} … {number(one['high'], unit)}"
         table.add_row(label, number(one["value"], unit), bounds)
     out.print(table)
+    if not result.against and len(result.labels) > FEW:
+        return  # the report has a matrix of them
     for pair in result.pairs[result.measure]:
         out.print(f"  {pair['a']} against {pair['b']}: {pair['words']}")
 
@@ -171,6 +174,9 @@ def study(
     sweep_seeds: Annotated[
         str, typer.Option(help="How many seeds for the sweep: 1000, 1001, …; or a range, or a list.")
     ] = "2",
+    sweep_samples: Annotated[
+        int, typer.Option(min=0, help="Responses to each held-out problem in the sweep; 0: as many as --samples.")
+    ] = 0,
     measure: MEASURE = "pass@1",
     delta: DELTA = None,
     against: Annotated[str, typer.Option(help="Hold all others against this one.")] = "",
@@ -201,7 +207,8 @@ def study(
         settings,
         options,
     )
-    chosen = studies.sweep(plan, studies.rates_of(rates), seeds_of(sweep_seeds, studies.FIRST), measure, out, workers)
+    tried = seeds_of(sweep_seeds, studies.FIRST)
+    chosen = studies.sweep(plan, studies.rates_of(rates), tried, measure, out, workers, sweep_samples)
     studies.write_sweep(chosen, Path(to) / name / "sweep.json")
     results = []
     for one in chosen.plans:
@@ -213,21 +220,38 @@ def study(
 def verify(
     recipe: Annotated[str, typer.Argument(help="A recipe with findings; all of a shelf with --shelf.")] = "",
     shelf: Annotated[str, typer.Option(help="Every recipe of this shelf that has findings.")] = "",
-    seeds: SEEDS = "5",
-    budget: BUDGET = "steps=60",
-    task: Annotated[str, typer.Option(help="Another task than the finding names.")] = "",
-    samples: SAMPLES = 64,
+    study: Annotated[str, typer.Option(help="A study's sweep.json: its learning rates, seeds and runs.")] = "",
+    seeds: Annotated[str, typer.Option(help="As for compare; those of the study, or 5 without one.")] = "",
+    budget: Annotated[str, typer.Option(help="As for compare; the study's, or steps=60 without one.")] = "",
+    task: Annotated[str, typer.Option(help="Another task than the finding names; several between commas.")] = "",
+    samples: Annotated[int, typer.Option(min=0, help="Responses to each held-out problem; 0: the study's, or 64.")] = 0,
     delta: DELTA = None,
     workers: WORKERS = 0,
     runs: RUNS = "runs",
     to: OUT = "results",
 ) -> None:
-    """Does what the paper says happen? Holds, opposite, no difference or cannot tell, with the interval."""
-    from whet.compare import verify as verifying
-    from whet.compare.plan import Budget, seeds_of
+    """Does what the paper says happen? Holds, opposite, no difference or cannot tell, with the interval.
 
-    jobs = verifying.wanted(recipe, shelf, task)
-    for one in verifying.verify(jobs, seeds_of(seeds), Budget.of(budget), samples, delta, runs, out, workers):
+    With [bold]--study results/study/sweep.json[/] every recipe has the learning rate that the study chose for it on
+    the task, so that runs of the study are used again; a recipe that is not in the study has the model's own rate,
+    and the answer says so. With --study alone: every finding whose runs the study has.
+    """
+    from dataclasses import replace
+
+    from whet.compare import verify as verifying
+    from whet.compare.plan import Budget, Plan, seeds_of
+    from whet.compare.study import Taken
+
+    taken = Taken.read(Path(study), runs) if study else None
+    cases = verifying.wanted(recipe, shelf, [one for one in task.split(",") if one], taken)
+    plan = taken.plan if taken else Plan((cases[0].recipe,), runs=runs)
+    plan = replace(
+        plan,
+        seeds=seeds_of(seeds) if seeds else plan.seeds,
+        budget=Budget.of(budget) if budget else plan.budget,
+        samples=samples or plan.samples,
+    )
+    for one in verifying.verify(cases, plan, delta, out, workers, taken):
         verifying.save(one, Path(to))
         out.print(f"[bold]{one['recipe']}[/]: {verifying.sentence(one)}")
 
@@ -276,7 +300,10 @@ def laws(
     beta: Annotated[float, typer.Option(help="The KL price of the alignment limit.")] = 1.0,
     runs: RUNS = "runs",
 ) -> None:
-    """Laws of published papers on your runs: entropy against reward, crossing of pass@k, limits for a KL budget."""
+    """Laws of published papers on your runs.
+
+    Entropy against reward, the covariance identity, crossing of pass@k, capability boundary, limits for a KL budget.
+    """
     from whet.compare.doctor import laws_of
     from whet.runs.store import find
 
@@ -286,10 +313,24 @@ def laws(
 
 @more.command()
 def razor(
-    seed: Annotated[int, typer.Option(help="Seeds the problems and every arm.")] = 0,
+    names: Annotated[list[str] | None, typer.Argument(help="Runs by name, beginning or path; the toy without.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the toy, as for compare.")] = "1",
     rates: Annotated[str, typer.Option(help="Learning rates of every arm, between commas.")] = "0.01,0.03,0.1,0.3",
+    runs: RUNS = "runs",
+    to: Annotated[
+        str, typer.Option("--out", help="A folder for razor.json and razor.svg; nothing is kept without.")
+    ] = "",
 ) -> None:
-    """RL's Razor on the parity toy: forgetting against KL on the new task, for RL, two kinds of SFT and the oracle."""
-    from whet.compare.razor import report
+    """RL's Razor: forgetting against KL on the new task, over runs, or on the parity toy for RL, SFT and the oracle."""
+    from whet.compare import razor as cut
+    from whet.compare.plan import seeds_of
+    from whet.compare.study import rates_of
+    from whet.runs.store import find
 
-    out.print(report(seed, [float(rate) for rate in rates.split(",")]))
+    if names:
+        out.print(cut.report_of([find(name, runs) for name in names]))
+        return
+    ends = cut.toy(seeds_of(seeds), rates_of(rates))
+    out.print(cut.report(ends))
+    if to:
+        cut.save(ends, Path(to) / "razor.json")

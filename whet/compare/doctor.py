@@ -302,7 +302,8 @@ def laws_of(store: Store, beta: float) -> Group:
         lines.append(
             Text(
                 f"entropy and reward (2505.22617): R = {law['b']:.3f} - {law['a']:.3f} e^H with R² {law['r2']:.2f} "
-                f"over H from {law['low']:.3f} to {law['high']:.3f} nats; at H = 0 it says {law['ceiling']:.1%}"
+                f"over H from {law['low']:.3f} to {law['high']:.3f} nats; carried on to H = 0 it says "
+                f"{law['ceiling']:.1%}" + (", far outside what was seen" if law["low"] > 0.5 else "")
             )
         )
     else:
@@ -332,21 +333,25 @@ def _identity(run: Course) -> list[Text]:
 
 
 def _limits(run: Course, split: str, before: list[Evaluated], after: list[Evaluated], beta: float) -> list[Text]:
-    """Crossing of pass@k; and what a KL budget could have bought, problem by problem, beside what was bought."""
+    """Crossing of pass@k, what is solved at all; and what a KL budget could have bought beside what was bought."""
     ks = powers([*before, *after])
     at = laws.crossing(*([[k, pass_at(rows, k)] for k in ks] for rows in (before, after)))
     said = (
         f"from k = {at} on the base solves more" if at else f"after k = 1 the base never gets ahead up to k = {ks[-1]}"
     )
-    limits = [laws.tilted([1.0] * row.right + [0.0] * (row.tries - row.right), beta) for row in before]
-    gain, kl, worth = (sum(one[name] for one in limits) / len(limits) for name in ("gain", "kl", "effective"))
     start, moved = pass_at(before, 1), run.late("kl") * run.late("length")
-    lines = [
-        f"crossing of pass@k (2504.13837), {split}: {said}",
+    lines = [f"crossing of pass@k (2504.13837), {split}: {said}", _boundary(split, before, after)]
+    scores = [[1.0] * row.right + [0.0] * (row.tries - row.right) for row in before]
+    limits = [laws.tilted(one, beta) for one in scores]
+    gain, kl, worth = (sum(one[name] for one in limits) / len(limits) for name in ("gain", "kl", "effective"))
+    reached, frontier = pass_at(after, 1) - start, laws.at_budget(scores, moved)
+    share = f", {reached / frontier['gain']:.0%} of it" if frontier["gain"] > 1e-3 else ""
+    most = ", all that the base's tries allow" if frontier["beta"] < 0.02 else ""
+    lines += [
         f"alignment limit (2605.07105), β = {beta:g}: the best policy gains {100 * gain:.1f} points at {kl:.3f} nats a "
-        f"response over the base's {start:.1%}; the samples count for {worth:.0%} of their number",
-        f"reached: {100 * (pass_at(after, 1) - start):+.1f} points at about {moved:.3f} nats a "
-        "response (KL per token, on training problems, times length)",
+        f"response over the base's {start:.1%} (from its own tries, effective sample size {worth:.0%})",
+        f"for the KL that was spent, about {moved:.3f} nats a response (per token, on training problems, times length), "
+        f"the limit is {100 * frontier['gain']:+.1f} points{most}; reached: {100 * reached:+.1f} points{share}",
     ]
     for n in (2, 4, 16):
         if n <= ks[-1]:
@@ -355,3 +360,15 @@ def _limits(run: Course, split: str, before: list[Evaluated], after: list[Evalua
                 f"best of {n}: {100 * (pass_at(before, n) - start):+.1f} points at no more than {bound:.3f} nats"
             )
     return [Text(line) for line in lines]
+
+
+def _boundary(split: str, before: list[Evaluated], after: list[Evaluated]) -> str:
+    """Which problems are solved at all, in the same number of tries at both ends."""
+    if {row.tries for row in before} != {row.tries for row in after}:
+        return "capability boundary (2508.07534): start and end had another number of tries, so it is not told"
+    one = laws.boundary(*([(row.problem, row.right) for row in rows] for rows in (before, after)))
+    return (
+        f"capability boundary (2508.07534), {split}: in {before[0].tries} tries the base solves {one['before']} of "
+        f"{one['problems']} problems and the run {one['after']}; {one['lost']} that the base solved are never solved "
+        f"now, and {one['won']} are new"
+    )

@@ -4,6 +4,7 @@ entropy-performance   R = -a e^H + b                     Cui et al. 2025 (2505.2
 covariance identity   dH = -Cov(log π, dz) + O(dz²)      the same, section 4
 alignment limit       E_π r - E_ref r = β (KL(π|ref) + KL(ref|π)) for π ∝ ref e^{r/β}     2605.07105
 best of N             KL(π_N | π) ≤ log N - (N-1)/N
+capability boundary   problems never solved in k tries, before and after                           2508.07534
 crossing of pass@k    the k from which the base solves more than the trained model        2504.13837
 """
 
@@ -84,6 +85,40 @@ def tilted(scores: Sequence[float], beta: float) -> dict[str, float]:
     gain = float((w * r).sum() - r.mean())
     kl = float((w * np.log(np.maximum(w * len(r), 1e-300))).sum())
     return {"gain": gain, "kl": kl, "effective": float(1 / (w**2).sum() / len(r))}
+
+
+def at_budget(problems: Sequence[Sequence[float]], kl: float) -> dict[str, float]:
+    """The most that samples of the base allow for a KL budget in nats a response: gain, and the price β that spends it.
+
+    One β for all problems, so that the budget goes where it buys most. With more KL than the samples can use the
+    gain is the largest there is, and β is its lower end.
+
+    >>> one = at_budget([[0.0] * 5 + [1.0] * 3 + [2.0] * 2], 0.322834)
+    >>> round(one["gain"], 3), round(one["beta"], 2)
+    (0.65, 1.0)
+    """
+
+    def at(beta: float) -> dict[str, float]:
+        found = [tilted(scores, beta) for scores in problems]
+        return {name: sum(one[name] for one in found) / len(found) for name in ("gain", "kl")}
+
+    low, high = 1e-2, 1e3
+    for _ in range(50):
+        beta = math.sqrt(low * high)
+        low, high = (beta, high) if at(beta)["kl"] > kl else (low, beta)
+    return {**at(high), "beta": high}
+
+
+def boundary(before: Sequence[tuple[str, int]], after: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """Of problems with their right answers, in as many tries before and after: solved, lost and won (2508.07534).
+
+    >>> boundary([("a", 3), ("b", 1), ("c", 0)], [("a", 9), ("b", 0), ("c", 2)])
+    {'problems': 3, 'before': 2, 'after': 2, 'lost': 1, 'won': 1}
+    """
+    was, now = ({name for name, right in rows if right} for rows in (before, after))
+    return {
+        "problems": len(before), "before": len(was), "after": len(now), "lost": len(was - now), "won": len(now - was),
+    }  # fmt: skip
 
 
 def best_of(scores: Sequence[float], n: int) -> dict[str, float]:

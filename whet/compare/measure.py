@@ -22,7 +22,8 @@ HELD_OUT: dict[str, Metric] = {
 }
 ALWAYS = ("pass@1", "entropy", "length", "distinct", "solvable", "forgetting", "kl", "reward", "correct", "speed",
           "silent_groups", "grad_norm", "half_agreement", "step_kl", "clip_fraction", "kept_tokens",
-          "effective_samples", "ratio_tail", "finished", "distinct_right", "peak_memory")  # fmt: skip
+          "effective_samples", "ratio_tail", "finished", "distinct_right", "distinct_answers", "entropy_early",
+          "entropy_late", "gap", "tokens_per_second", "peak_memory")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,17 @@ class Budget:
         return f"{self.steps} updates" if self.steps else f"{self.seconds:.0f} s of training"
 
     @property
+    def typed(self) -> str:
+        """As it is typed: what `of` reads back.
+
+        >>> Budget.of(Budget.of("tokens=2e5").typed) == Budget.of("tokens=2e5")
+        True
+        """
+        if self.tokens:
+            return f"tokens={self.tokens!r}"
+        return f"steps={self.steps}" if self.steps else f"{self.seconds!r}s"
+
+    @property
     def currency(self) -> str:
         """The metric that adds up to what was spent."""
         return "drawn_tokens" if self.tokens else "steps" if self.steps else "seconds"

@@ -13,14 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from whet.compare import stats
-from whet.compare.maths import loaded
 from whet.compare.measure import meaning, measure
 from whet.compare.plan import Budget, Plan
 from whet.compare.result import DELTA
+from whet.compare.study import rate_of
 from whet.compare.work import carry_out
 from whet.refusal import Refused
 from whet.runs.files import write_aside
-from whet.settings import settings
 
 
 def study(
@@ -83,13 +82,10 @@ def study(
 
 
 def _rate(recipe: str, task: str) -> float:
-    from whet.models import load
-    from whet.prepare import BASE, MICRO_LR
-
-    rate = settings(loaded(recipe)).get("update.lr")
-    if "update.lr" not in settings(loaded(recipe)):
+    rate = rate_of(recipe, task)
+    if rate is None:
         raise Refused(f"{recipe} has no setting update.lr to plant a difference in.")
-    return rate or (MICRO_LR if task == "digits" else load.card(BASE)["lr"])
+    return rate
 
 
 def _count(pairs: list[stats.Pair]) -> dict[str, int]:

@@ -10,20 +10,41 @@ right, and *prior*, where exactly one answer is. Then it is trained on parity al
 
 Forgetting is prior accuracy lost. The paper takes MNIST and Fashion-MNIST; here the inputs are Gaussian clusters, one
 for each class, so that nothing has to be downloaded. The oracle is the nearest right policy in KL(q | π0); a policy
-gradient need not find it exactly (the notes on the paper give a counter-example), so it is an arm of its own.
+gradient need not find it exactly: with π0 = (.5, .3, .15, .05) and the middle two right it ends at (0, .998, .002, 0)
+and not at (0, .667, .333, 0). So the oracle is an arm of its own.
 """
 
+import json
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
+
+from whet.compare.measure import measure
+from whet.refusal import Refused
+from whet.runs.files import write_aside
+from whet.runs.store import Store
 
 CLASSES, WIDTH, NOISE = 10, 32, 0.7
 KNOWN = 0.7  # ours: the share of right parity labels before fine-tuning, so that there is room to learn
 ARMS = ("rl", "sft1", "sft2", "oracle")
+NAMES = {
+    "rl": "RL",
+    "sft1": "imitation, one label",
+    "sft2": "imitation, two labels",
+    "oracle": "imitation of the oracle",
+}
+CAUTION = (
+    "The toy is ours (Gaussian clusters for the paper's images) and was changed once after its first result had been "
+    "seen, so it illustrates the law and does not test it."
+)
 LABELS = {"sft1": ((0,), (1,)), "sft2": ((0, 4), (1, 5))}
 
 
@@ -33,8 +54,19 @@ class End:
 
     arm: str
     rate: float
+    seed: int
     kl: float
     new: float
+    lost: float
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A run of a language model: its KL to the start in nats per token, and pass@1 lost on what is not trained."""
+
+    run: str
+    recipe: str
+    kl: float
     lost: float
 
 
@@ -113,7 +145,7 @@ def tuned(arm: str, rate: float, seed: int, steps: int = 400) -> End:
     after = model(x).log_softmax(1).detach()
     kl = (before * (before.clamp(min=1e-30).log() - after)).sum(1).mean()
     new = (after.exp() * right).sum(1).mean()
-    return End(arm, rate, float(kl), float(new), prior_before - _prior(model, seed))
+    return End(arm, rate, seed, float(kl), float(new), prior_before - _prior(model, seed))
 
 
 def _labels(arm: str, digit: Tensor) -> Tensor:
@@ -131,8 +163,8 @@ def _prior(model: torch.nn.Module, seed: int) -> float:
         return float((model(x[~parity]).argmax(1) == digit[~parity]).float().mean())
 
 
-def explained(ends: list[End]) -> float:
-    """R² of forgetting as a quadratic in the KL, over all arms together."""
+def explained(ends: Sequence[End | Moved]) -> float:
+    """R² of forgetting as a quadratic in the KL, over all arms or runs together."""
     import numpy as np
 
     kl, lost = np.array([end.kl for end in ends]), np.array([end.lost for end in ends])
@@ -140,13 +172,114 @@ def explained(ends: list[End]) -> float:
     return float(1 - ((lost - fitted) ** 2).sum() / ((lost - lost.mean()) ** 2).sum())
 
 
-def report(seed: int, rates: list[float]) -> Table:
-    """What `whet razor` prints: every arm at every learning rate."""
-    ends = [tuned(arm, rate, seed) for arm in ARMS for rate in rates]
-    table = Table(box=None, pad_edge=False, header_style="dim", caption_justify="left")
+def at_equal(ends: Sequence[End], new: float = 0.98) -> dict[str, float]:
+    """What each arm forgets at the smallest KL at which it is right on parity at least so often; mean over seeds."""
+    found: dict[str, list[float]] = {}
+    for arm, seed in dict.fromkeys((end.arm, end.seed) for end in ends):
+        there = [end for end in ends if (end.arm, end.seed) == (arm, seed) and end.new >= new]
+        if there:
+            found.setdefault(arm, []).append(min(there, key=lambda end: end.kl).lost)
+    return {arm: sum(lost) / len(lost) for arm, lost in found.items()}
+
+
+def toy(seeds: Sequence[int], rates: Sequence[float]) -> list[End]:
+    """Every arm at every learning rate and seed."""
+    return [tuned(arm, rate, seed) for seed in seeds for arm in ARMS for rate in rates]
+
+
+def report(ends: Sequence[End]) -> Group:
+    """What `whet razor` prints of the toy: means over seeds, and how well one curve in the KL fits all arms."""
+    seeds = sorted({end.seed for end in ends})
+    table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("arm", "learning rate", "right on parity", "KL to the start, nats", "lost on the prior task"):
         table.add_column(name, justify="left" if name == "arm" else "right")
-    for end in ends:
-        table.add_row(end.arm, f"{end.rate:g}", f"{end.new:.1%}", f"{end.kl:.3f}", f"{100 * end.lost:+.1f} points")
-    table.caption = f"forgetting as a quadratic in the KL, all arms together: R² = {explained(ends):.2f}"
-    return table
+    for arm, rate in dict.fromkeys((end.arm, end.rate) for end in ends):
+        mine = [end for end in ends if (end.arm, end.rate) == (arm, rate)]
+        new, kl, lost = (sum(getattr(end, name) for end in mine) / len(mine) for name in ("new", "kl", "lost"))
+        table.add_row(arm, f"{rate:g}", f"{new:.1%}", f"{kl:.3f}", f"{100 * lost:+.1f} points")
+    fits = [explained([end for end in ends if end.seed == seed]) for seed in seeds]
+    spread = f" ({min(fits):.2f} to {max(fits):.2f} over {len(fits)} seeds)" if len(fits) > 1 else ""
+    equal = ", ".join(f"{arm} {100 * lost:.1f} points" for arm, lost in at_equal(ends).items())
+    return Group(
+        table,
+        Text(f"Forgetting as a quadratic in the KL, all arms together: R² = {sum(fits) / len(fits):.2f}{spread}."),
+        Text(f"Lost once 98 % are right on parity: {equal}."),
+        Text(CAUTION, "dim"),
+    )
+
+
+# --- many runs -------------------------------------------------------------------------------------------
+
+
+def moved(stores: Sequence[Store]) -> list[Moved]:
+    """What finished runs forgot and how far they went; those without forgetting to measure are left out."""
+    found = []
+    for store in stores:
+        kl, lost = measure(store, "kl"), measure(store, "forgetting")
+        if kl is not None and lost is not None:
+            found.append(Moved(store.name, store.about["recipe"], kl, lost))
+    if not found:
+        raise Refused("None of these runs has splits that are not trained, evaluated at start and end: nothing to see.")
+    return found
+
+
+def report_of(stores: Sequence[Store]) -> Group:
+    """What `whet razor RUN ...` prints: forgetting against KL run by run, and the curve through them."""
+    from scipy.stats import spearmanr
+
+    runs = moved(stores)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("run", "KL to the start, nats per token", "lost on what is not trained"):
+        table.add_column(name, justify="left" if name == "run" else "right")
+    for one in sorted(runs, key=lambda one: one.kl):
+        table.add_row(one.run, f"{one.kl:.4f}", f"{100 * one.lost:+.1f} points")
+    if len(runs) < 5:
+        return Group(
+            table, Text(f"{len(runs)} runs are too few for a curve: five or more, the more different the better.")
+        )
+    rank = float(spearmanr([one.kl for one in runs], [one.lost for one in runs]).statistic)
+    return Group(
+        table,
+        Text(
+            f"Over {len(runs)} runs: rank correlation {rank:+.2f}; a quadratic in the KL explains "
+            f"{explained(runs):.0%} of what is lost."
+        ),
+    )
+
+
+# --- keeping ---------------------------------------------------------------------------------------------
+
+
+def save(ends: Sequence[End], path: Path) -> None:
+    """As JSON, with the picture beside it."""
+    seeds = sorted({end.seed for end in ends})
+    told = {
+        "seeds": seeds, "r2": {str(s): explained([end for end in ends if end.seed == s]) for s in seeds},
+        "lost_at_98": at_equal(ends), "caution": CAUTION, "ends": [asdict(end) for end in ends],
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, json.dumps(told, indent=1).encode())
+    write_aside(path.with_suffix(".svg"), picture(ends).encode())
+
+
+def picture(ends: Sequence[End]) -> str:
+    """Forgetting against KL, a dot for each arm, rate and seed."""
+    import altair as alt
+    import vl_convert
+
+    from whet.report.plots import COLORS, _config
+
+    rows = [{"arm": NAMES[end.arm], "kl": end.kl, "lost": end.lost} for end in ends]
+    names = list(NAMES.values())
+    chart = (
+        alt.Chart(alt.NamedData("rows")).mark_circle(size=60, opacity=0.85)
+        .encode(
+            x=alt.X("kl:Q", title="KL(start | policy) on the new task, nats"),
+            y=alt.Y("lost:Q", title="accuracy lost on the prior task", axis=alt.Axis(format=".0%")),
+            color=alt.Color("arm:N", sort=names, scale=alt.Scale(domain=names, range=list(COLORS[: len(names)])),
+                            legend=alt.Legend(title=None, orient="bottom", symbolOpacity=1)),
+        )
+        .properties(width=460, height=280, title="The parity toy of RL's Razor")
+    )  # fmt: skip
+    spec = chart.configure(**_config()).to_dict(validate=False)
+    return vl_convert.vegalite_to_svg({**spec, "datasets": {"rows": rows}})

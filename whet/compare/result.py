@@ -18,6 +18,7 @@ from whet.runs.store import Store
 
 CURVES = ("correct", "reward", "entropy", "kl", "length", "silent_groups", "distinct_right", "grad_norm")
 POINTS = 40  # of a curve
+MANY = 10  # of more recipes only the main measure is judged pair by pair, unless they are held against one
 DELTA = 0.02  # ours: two points of a percent are a tie to a reader; other units: 5 % of the mean of both
 
 
@@ -168,6 +169,8 @@ def _judge(result: Result, delta: float | None) -> None:
         bound = DELTA if what.unit == "share" else 0.05 * abs(mean)
         if name == result.measure:
             result.delta = bound = bound if delta is None else delta
+        elif not result.against and len(table) > MANY:
+            continue
         best = [label for label in table if label != result.against]
         couples = (
             [(a, result.against) for a in best]

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from whet.compare.maths import parted
+from whet.compare.maths import loaded, parted
 from whet.compare.measure import meaning, measure
-from whet.compare.plan import Plan
+from whet.compare.plan import Budget, Plan
 from whet.compare.result import Result
 from whet.compare.work import carry_out
 from whet.refusal import Refused
@@ -31,6 +31,48 @@ class Chosen:
         """The arm of a task's plan that a recipe became."""
         plan = next(plan for plan in self.plans if plan.tasks == (task,))
         return next((arm for arm in plan.arms if named_in(arm) == name), name)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A study that was made: its plan, and by task the arm that each recipe became with the rate chosen for it."""
+
+    plan: Plan
+    arms: dict[str, dict[str, str]]
+
+    @classmethod
+    def read(cls, path: Path, runs: str) -> "Taken":
+        """From the sweep.json of a study; refused where it is not one."""
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            arms = {task: {named_in(arm): arm for arm in taken} for task, taken in told["taken"].items()}
+            made = dict(told["plan"])
+            made["budget"] = Budget.of(made["budget"])
+            made["seeds"] = tuple(made["seeds"])
+            return cls(Plan(tuple(dict.fromkeys(name for row in arms.values() for name in row)), tuple(arms),
+                            runs=runs, **made), arms)  # fmt: skip
+        except FileNotFoundError:
+            raise Refused(f"There is no file {path}: `whet study ... --rates ...` writes one.") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise Refused(
+                f"{path} is not the sweep.json of a study: the same `whet study ... --rates ...` writes it again."
+            ) from None
+
+    def arm(self, name: str, task: str) -> str:
+        """The recipe at the rate that was chosen for it on this task; its bare name where it is not in the study."""
+        return self.arms.get(task, {}).get(name, name)
+
+
+def rate_of(arm: str, task: str, model: str = "") -> float | None:
+    """The learning rate of an arm: what it sets, or what the model's card says; None where neither names one."""
+    from whet.models import load
+    from whet.prepare import BASE, MICRO_LR
+    from whet.settings import settings
+
+    own = settings(loaded(arm))
+    if LR not in own or own[LR]:
+        return own.get(LR)
+    return MICRO_LR if task == "digits" and not model else load.card(model or BASE).get("lr")
 
 
 def named(words: Sequence[str]) -> list[str]:
@@ -63,9 +105,13 @@ def rates_of(text: str) -> list[float]:
 
 
 def sweep(
-    plan: Plan, rates: Sequence[float], seeds: tuple[int, ...], main: str, out: Console, workers: int = 0
-) -> Chosen:
-    """Every recipe at every rate on every task; the best mean on the sweep's seeds is taken, task by task."""
+    plan: Plan, rates: Sequence[float], seeds: tuple[int, ...], main: str, out: Console, workers: int = 0,
+    samples: int = 0,
+) -> Chosen:  # fmt: skip
+    """Every recipe at every rate on every task; the best mean on the sweep's seeds is taken, task by task.
+
+    With `samples`, so many responses to each held-out problem in the sweep, instead of the plan's.
+    """
     if set(seeds) & set(plan.seeds):
         raise Refused(
             f"Seed {min(set(seeds) & set(plan.seeds))} is in the sweep and in the comparison: use --sweep-seeds 2."
@@ -73,7 +119,7 @@ def sweep(
     if not rates:
         return Chosen([replace(plan, tasks=(task,)) for task in plan.tasks], [])
     arms = {(arm, rate): _with_rate(arm, rate) for arm in plan.arms for rate in rates}
-    trial = replace(plan, arms=tuple(arms.values()), seeds=seeds)
+    trial = replace(plan, arms=tuple(arms.values()), seeds=seeds, samples=samples or plan.samples)
     jobs = trial.checked().jobs()
     out.print(f"Sweep: {len(plan.arms)} recipes, {len(rates)} learning rates, {len(jobs)} runs.")
     carry_out(jobs, out, workers)
@@ -135,7 +181,11 @@ def write_sweep(chosen: Chosen, path: Path) -> None:
     if chosen.tried:
         path.parent.mkdir(parents=True, exist_ok=True)
         taken = {plan.tasks[0]: list(plan.arms) for plan in chosen.plans}
-        write_aside(path, json.dumps({"tried": chosen.tried, "taken": taken}, indent=1).encode())
+        plan = chosen.plans[0]
+        made = {"seeds": plan.seeds, "budget": plan.budget.typed, "samples": plan.samples, "model": plan.model,
+                "eval_every": plan.eval_every, "settings": plan.settings, "options": plan.options}  # fmt: skip
+        told = {"plan": made, "tried": chosen.tried, "taken": taken}
+        write_aside(path, json.dumps(told, indent=1).encode())
         write_aside(path.with_suffix(".md"), sensitivity(chosen).encode())
 
 

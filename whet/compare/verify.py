@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from rich.console import Console
 from whet import shelf
 from whet.compare import stats
 from whet.compare.measure import meaning, measure, possible
-from whet.compare.plan import Budget, Plan
+from whet.compare.plan import Plan
 from whet.compare.result import DELTA
+from whet.compare.study import LR, Taken, named_in, rate_of
 from whet.compare.work import carry_out
 from whet.recipe import Finding
 from whet.refusal import Refused
@@ -34,36 +35,75 @@ class Case:
     task: str
 
 
-def wanted(recipe: str, of_shelf: str, task: str = "") -> list[Case]:
-    """The findings of a recipe or of a whole shelf; refused where there are none."""
-    if bool(recipe) == bool(of_shelf):
-        raise Refused("Name a recipe, or a shelf with --shelf: one of the two.")
-    every = shelf.every_recipe() if of_shelf else {recipe: shelf.load(recipe)}
-    cases = [Case(name, one, task or one.on) for name, made in every.items() if not of_shelf or made.shelf == of_shelf
-             for one in made.findings]  # fmt: skip
+def wanted(recipe: str, of_shelf: str, tasks: Sequence[str] = (), taken: Taken | None = None) -> list[Case]:
+    """The findings of a recipe, of a whole shelf, or those whose runs a study has; refused where there are none.
+
+    A finding is run on the task that it names, or on `tasks`; those of a study on every task of the study.
+    """
+    if (recipe and of_shelf) or not (recipe or of_shelf or taken):
+        raise Refused("Name a recipe, or a shelf with --shelf, or only a study with --study.")
+    every = {recipe: shelf.load(recipe)} if recipe else shelf.every_recipe()
+    cases = [Case(name, one, task) for name, made in every.items() if not of_shelf or made.shelf == of_shelf
+             for one in made.findings for task in tasks or (taken.plan.tasks if taken else (one.on,))]  # fmt: skip
+    if taken and not (recipe or of_shelf):
+        cases = [
+            case for case in cases if {case.recipe, case.finding.versus} <= {*taken.arms.get(case.task, ()), START}
+        ]
     if not cases:
         have = sorted(name for name, row in shelf.index().items() if row["findings"])
-        raise Refused(f"{recipe or of_shelf} states no finding that can be run. There are some of {', '.join(have)}.")
+        whose = f"{recipe or of_shelf} states" if recipe or of_shelf else "The recipes of the study state"
+        raise Refused(f"{whose} no finding that can be run. There are some of {', '.join(have)}.")
     return cases
 
 
 def verify(
-    cases: Sequence[Case], seeds: Sequence[int], budget: Budget, samples: int, delta: float | None, runs: str,
-    out: Console, workers: int = 0,
+    cases: Sequence[Case], template: Plan, delta: float | None, out: Console, workers: int = 0,
+    taken: Taken | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Make the runs that are not there, then answer finding by finding; each answer is what is stored."""
-    for case in cases:
-        possible(case.finding.measure, samples, list(make(case.task).evaluation()))
-    plans = [_plan(case, tuple(seeds), budget, samples, runs).checked() for case in cases]
+    """Make the runs that are not there, then answer finding by finding; each answer is what is stored.
+
+    `template` says how runs are made, `taken` at which learning rate: at the model's own without a study.
+    """
+    cases = _possible(cases, template, out)
+    plans = [plan_of(case, template, taken).checked() for case in cases]
     jobs = {job.folder: job for plan in plans for job in plan.jobs()}
     carry_out(sorted(jobs.values(), key=lambda job: job.seed), out, workers)
     for case, plan in zip(cases, plans, strict=True):
-        yield answer(case, plan, delta)
+        yield {**answer(case, plan, delta), "rates": _rates(case, plan, taken)}
 
 
-def _plan(case: Case, seeds: tuple[int, ...], budget: Budget, samples: int, runs: str) -> Plan:
-    other = () if case.finding.versus == START else (case.finding.versus,)
-    return Plan((case.recipe, *other), (case.task,), seeds, budget, samples, runs=runs)
+def _possible(cases: Sequence[Case], template: Plan, out: Console) -> list[Case]:
+    """Those findings that can be measured with so few responses; what is left out is said, and refused if it is all."""
+    found, last = [], None
+    for case in cases:
+        try:
+            possible(case.finding.measure, template.samples, list(make(case.task, **template.options).evaluation()))
+            found.append(case)
+        except Refused as refused:
+            last = refused
+            out.print(f"Left out: {case.recipe}, {case.finding.measure}: {refused}")
+    if last and not found:
+        raise last
+    return found
+
+
+def plan_of(case: Case, template: Plan, taken: Taken | None = None) -> Plan:
+    """The runs of a finding: its recipe and its rival, each at the rate that a study chose for it on this task."""
+    names = [case.recipe, *([] if case.finding.versus == START else [case.finding.versus])]
+    arms = tuple(taken.arm(name, case.task) if taken else name for name in names)
+    return replace(template, arms=arms, tasks=(case.task,))
+
+
+def _rates(case: Case, plan: Plan, taken: Taken | None) -> dict[str, dict[str, Any]]:
+    """Each recipe's learning rate, and who chose it."""
+    found = {}
+    for arm in plan.arms:
+        name, own = named_in(arm), arm != named_in(arm)
+        chosen = (
+            "the study" if taken and name in taken.arms.get(case.task, {}) else "given" if own else "the model's own"
+        )
+        found[name] = {"rate": plan.settings.get(LR) or rate_of(arm, case.task, plan.model), "from": chosen}
+    return found
 
 
 def answer(case: Case, plan: Plan, delta: float | None = None) -> dict[str, Any]:
@@ -72,11 +112,11 @@ def answer(case: Case, plan: Plan, delta: float | None = None) -> dict[str, Any]
     table: dict[str, dict[int, float]] = {case.recipe: {}, finding.versus: {}}
     failed = []
     for job in plan.jobs():
-        store = job.store
+        store, name = job.store, case.recipe if job.arm == plan.arms[0] else finding.versus
         if store is None or store.state[0] != "finished":
-            failed.append(f"{job.arm} seed {job.seed}: {store.state[1] if store else 'not run'}")
+            failed.append(f"{name} seed {job.seed}: {store.state[1] if store else 'not run'}")
             continue
-        columns = [(job.arm, False)] + ([(START, True)] if finding.versus == START else [])
+        columns = [(name, False)] + ([(START, True)] if finding.versus == START else [])
         for column, start in columns:
             value = measure(store, finding.measure, start=start)
             if value is not None and value == value:
@@ -111,8 +151,21 @@ def sentence(one: dict[str, Any]) -> str:
     than = "at its start" if one["versus"] == START else f"in {one['versus']}"
     return (
         f"{one['measure']} {said} than {than}, on {one['task']}: {one['verdict']}; {one['words'].removeprefix(OPEN)} "
-        f"({len(one['seeds'])} seeds, {one['budget']}). The paper: {one['figure']} ({one['where']})."
+        f"({len(one['seeds'])} seeds, {one['budget']}; {rates_said(one)}). The paper: {one['figure']} ({one['where']})."
     )
+
+
+def rates_said(one: dict[str, Any]) -> str:
+    """The learning rates of an answer in words: which recipes have the rate that a study chose for them.
+
+    >>> rates_said({"rates": {"opo": {"rate": 5e-4, "from": "the study"}, "grpo": {"rate": 1e-3, "from": "the study"}}})
+    'learning rates by the study: opo 0.0005, grpo 0.001'
+    """
+    by: dict[str, list[str]] = {}
+    for name, row in one.get("rates", {}).items():
+        by.setdefault(row["from"], []).append(name if row["rate"] is None else f"{name} {float(row['rate']):g}")
+    return "; ".join(f"learning rates {'as ' if who == 'given' else 'by '}{who}: {', '.join(names)}"
+                     for who, names in by.items())  # fmt: skip
 
 
 def save(one: dict[str, Any], folder: Path) -> Path:

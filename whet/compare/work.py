@@ -22,6 +22,7 @@ from whet.report.facts import duration
 from whet.runs.store import Store
 
 POLL = 0.2  # seconds between two looks at the runs
+PRELOAD = ["whet.compare.work", "whet.engines.local", "whet.train", "whet.models.tiny"]  # tiny: Llama of transformers
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -76,7 +77,7 @@ class _Crew:
         methods = multiprocessing.get_all_start_methods()
         self.context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:  # imports are done once, and every run is still a process of its own
-            multiprocessing.set_forkserver_preload(["whet.compare.work", "whet.engines.local"])
+            multiprocessing.set_forkserver_preload(PRELOAD)
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"), console=out,

@@ -62,12 +62,14 @@ class LocalLearner:
         unread = batch["mask"] & self.silent[:, None]
         self.seen = {"logp": torch.where(unread, torch.nan, 0.0), "push": torch.zeros(unread.shape)}
         loss, heard = 0.0, (~self.silent).nonzero()[:, 0].tolist()
-        for rows in forward.micro_batches(batch, engine.token_budget, engine.device, heard):
-            with engine.precision(), stage("forward"):
-                loss += self._micro_batch(batch, rows, scale)
-            sizes = (int(rows.end.sum()), rows.ids.numel())
-            counted("forward", *sizes, flops=forward.flops(engine.model, rows))
-            counted("backward", *sizes, flops=2 * forward.flops(engine.model, rows))
+        with engine.precision():  # once, so that the weights are rounded once
+            head = Head(engine.model, engine.chunk)
+            for rows in forward.micro_batches(batch, engine.token_budget, engine.device, heard):
+                with stage("forward"):
+                    loss += self._micro_batch(batch, rows, head, scale)
+                sizes = (int(rows.end.sum()), rows.ids.numel())
+                counted("forward", *sizes, flops=forward.flops(engine.model, rows))
+                counted("backward", *sizes, flops=2 * forward.flops(engine.model, rows))
         for x in engine.parameters:
             if x.grad is None:  # where nothing pushed: AdamW still moves on by its momentum
                 x.grad = torch.zeros_like(x)
@@ -110,6 +112,14 @@ class LocalLearner:
             for x, new in zip(self.engine.parameters, weights, strict=True):
                 x.copy_(new)
 
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Copies of the weights and of what the optimiser remembers of them, to go back to with `set_state`."""
+        return self.engine.state()
+
+    def set_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Put policy and optimiser there."""
+        self.engine.put(state)
+
     def gradients(self) -> list[Tensor]:
         """Copies of the gradient as it stands, in the order of `weights`; after a step it is the clipped one."""
         return [torch.zeros_like(x) if x.grad is None else x.grad.clone() for x in self.engine.parameters]
@@ -147,7 +157,7 @@ class LocalLearner:
         """What the forward passes must give this objective."""
         return {"logp", *(name if name in batch.fields else OLD.get(name, name) for name in self.wanted)} & {*MADE}
 
-    def _micro_batch(self, batch: Batch, rows: Rows, scale: float) -> float:
+    def _micro_batch(self, batch: Batch, rows: Rows, head: Head, scale: float) -> float:
         """The loss of some rows; adds to the gradient.
 
         The backbone reads all rows at once, the head follows part by part, each back before the next: the objective
@@ -162,7 +172,7 @@ class LocalLearner:
             if critic:
                 hidden["new_value"] = critic.hidden(rows)
         back = {name: torch.zeros_like(x) for name, x in hidden.items()}
-        loss, head = 0.0, Head(model, engine.chunk)
+        loss = 0.0
         for part, place in rows.parts(head.rows):
             spoken: dict[str, Any] = {}
             for name, x in hidden.items():

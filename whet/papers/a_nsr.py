@@ -88,7 +88,7 @@ paper = Paper(
 
 recipe = rlvr_decomposed.w_reinforce.with_(
     name="a_nsr", paper=paper, new="the push away from wrong answers fades over the run", advantage=fading,
-    findings=(Finding("pass@64", "grpo", "up", "a better balance over k on MATH, AIME25, AMC23", "results"),),
+    findings=(Finding("pass@64", "grpo", "up", "a better balance over k, 3 benchmarks", "abstract, as digested"),),
     claims=("policy_gradient",),
     departs=(
         "Assumed: a straight line from 1 to 0.1 with a constant λ = 0.1; the abstract names schedules without numbers"

@@ -9,7 +9,7 @@ A group whose rewards are all equal still learns, as long as the reference model
 from whet import plain
 from whet.fields import Group, PerResponse
 from whet.papers import grpo, reinforce
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def with_momentum(
@@ -32,6 +32,9 @@ def with_momentum(
 
 recipe = grpo.recipe.with_(
     name="aapo",
+    findings=(
+        Finding("silent_groups", "grpo", "down", "groups of equal rewards still learn; no number", "place not read"),
+    ),
     paper=Paper(
         "AAPO: Enhance the Reasoning Capabilities of LLMs with Advantage Momentum",
         arxiv="2505.14264",

@@ -67,7 +67,7 @@ def without_uncertain_negatives(
 
 recipe = dapo.token_mean.with_(
     name="aepo",
-    findings=(Finding("pass@1", "grpo", "up", "59.36 against 56.07, 4B", "ablation table"),),
+    findings=(Finding("pass@1", "grpo", "up", "59.36 against 56.07, 4B", "place not read"),),
     paper=Paper(
         "QwenLong-L1.5: Post-Training Recipe for Long-Context Reasoning and Memory Management",
         arxiv="2512.12967",

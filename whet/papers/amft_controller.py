@@ -92,7 +92,7 @@ def balanced(
 
 recipe = grpo.recipe.with_(
     name="amft_controller",
-    findings=(Finding("pass@1", "srft", "up", "63.3 against 59.5, in distribution", "results table"),),
+    findings=(Finding("pass@1", "srft", "up", "63.3 against 59.5, in distribution", "place not read"),),
     paper=Paper(
         "AMFT: Aligning LLM Reasoners by Meta-Learning the Optimal Imitation-Exploration Balance",
         arxiv="2508.06944",

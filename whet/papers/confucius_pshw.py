@@ -105,12 +105,13 @@ recipe = dapo.recipe.with_(
 )  # fmt: skip
 ter = dapo.recipe.with_(
     name="confucius_ter", paper=paper, new="the mean entropy is drawn to a target from both sides",
-    findings=(Finding("entropy", "dapo", "up", "stays near 0.55 instead of collapsing", "figure on entropy"),),
+    findings=(Finding("entropy", "dapo", "up", "stays near 0.55 instead of collapsing", "place not read"),),
     select=entropy_above, penalties=(entropy_to_target,), claims=("silent_on_equal_rewards", "sums_to_zero"),
     departs=("H is the mean over the tokens of a mini-batch. Exactly on the target it counts as below.",),
 )  # fmt: skip
 rsr = dapo.recipe.with_(
     name="confucius_rsr", paper=paper, new="surplus groups with spread go first in the next batch",
     sample=Remembers(surplus_first, start={}), claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"),
+    shelf="sampling",
     departs=("At most one batch less one group is left over, so that no response waits more than one step.",),
 )  # fmt: skip

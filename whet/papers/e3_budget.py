@@ -98,7 +98,7 @@ _claims = ("policy_gradient", "silent_on_equal_rewards", "sums_to_zero", "shift_
 
 recipe = grpo.recipe.with_(
     name="e3_budget", paper=paper, new="more responses to problems that were hard last time, from the same budget",
-    findings=(Finding("pass@1", "grpo", "up", "+5.31 % on AIME24, 7B, with the temperature", "headline"),),
+    findings=(Finding("pass@1", "grpo", "up", "+5.31 % on AIME24, 7B, with the temperature", "introduction"),),
     sample=by_rank, penalties=(), shelf="sampling", claims=_claims,
     departs=(
         "Assumed: ranks are among the problems tried so far; until one has been tried its rank is 0, as in the code.",
@@ -107,7 +107,7 @@ recipe = grpo.recipe.with_(
 )  # fmt: skip
 e3_temperature = grpo.recipe.with_(
     name="e3_temperature", paper=paper, new="a sampling temperature that holds the entropy where it started",
-    findings=(Finding("pass@16", "grpo", "up", "+3.33 % on AIME24, 7B, with the budget", "headline"),),
+    findings=(Finding("pass@16", "grpo", "up", "+3.33 % on AIME24, 7B, with the budget", "introduction"),),
     control=(Remembers(hold_entropy, start={"temperature": 1.0, "seen": 0, "first": 0.0, "target": 0.0}),),
     penalties=(), shelf="sampling", claims=_claims,
     departs=("A recipe cannot see its model's vocabulary: V is a setting. At entropy 0 the code divides by zero.",),

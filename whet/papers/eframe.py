@@ -83,7 +83,7 @@ def with_replay(
 
 recipe = grpo.recipe.with_(
     name="eframe",
-    findings=(Finding("pass@1", "grpo", "up", "+36.5 % on Geometry3K", "headline"),),
+    findings=(Finding("pass@1", "grpo", "up", "+36.5 % on Geometry3K", "place not read"),),
     paper=Paper(
         "EFRame: Deeper Reasoning via Exploration-Filter-Replay Reinforcement Learning Framework",
         arxiv="2506.22200",

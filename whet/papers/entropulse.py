@@ -44,7 +44,7 @@ def pulsed(
 
 recipe = grpo.recipe.with_(
     name="entropulse",
-    findings=(Finding("entropy", "grpo", "up", "higher after the phase of imitation", "ablation table"),),
+    findings=(Finding("entropy", "grpo", "up", "higher after the phase of imitation", "ablation, Qwen2.5-14B"),),
     paper=Paper(
         "ComputerRL: Scaling End-to-End Online Reinforcement Learning for Computer Use Agents", arxiv="2508.14040",
         date="2025-08-19",

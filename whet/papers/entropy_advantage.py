@@ -27,7 +27,7 @@ def plus_entropy(
 
 recipe = dapo.recipe.with_(
     name="entropy_advantage",
-    findings=(Finding("pass@64", "grpo", "up", "AIME24 pass@256 56.7, not 46.7", "results table"),),
+    findings=(Finding("pass@64", "grpo", "up", "AIME24 pass@256 56.7, not 46.7", "place not read"),),
     paper=Paper(
         "Reasoning with Exploration: An Entropy Perspective on Reinforcement Learning for LLMs",
         arxiv="2506.14758",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from whet.fields import PerResponse, PerToken
 from whet.papers import reinforce
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 TINY = 1e-10  # the author's code, inside both logarithms
 
@@ -114,4 +114,5 @@ recipe = reinforce.recipe.with_(
 grade_ste = reinforce.recipe.with_(
     name="grade_ste", new="the reward's gradient through tokens that are hard forwards and soft backwards",
     update=pathwise_straight_through, **_shared,
+    findings=(Finding("reward", "reinforce", "up", "0.763 ± 0.344 against 0.617", "place not read"),),
 )  # fmt: skip

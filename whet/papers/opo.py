@@ -23,8 +23,8 @@ def length_weighted(reward: PerResponse, group: Group, length: Count) -> PerResp
 recipe = grpo.recipe.with_(
     name="opo",
     findings=(
-        Finding("kl", "grpo", "down", "less drift at similar reward; no number", "training curves"),
-        Finding("entropy", "grpo", "up", "higher; no number", "training curves"),
+        Finding("kl", "grpo", "down", "less drift at similar reward; no number", "verl's page"),
+        Finding("entropy", "grpo", "up", "higher; no number", "verl's page"),
     ),
     paper=Paper(
         "On-Policy RL with Optimal Reward Baseline",

@@ -65,7 +65,7 @@ def adaptive_clip(
 
 recipe = ppo.recipe.with_(
     name="ppo_br",
-    findings=(Finding("speed", "ppo", "up", "29.1 % faster convergence", "headline"),),
+    findings=(Finding("speed", "ppo", "up", "29.1 % faster convergence", "abstract"),),
     paper=Paper(
         "PPO-BR: Dual-Signal Entropy-Reward Adaptation for Trust Region Policy Optimization",
         arxiv="2505.17714",

@@ -22,7 +22,7 @@ def minus_mean_entropy(sampled_entropy: PerToken, mask: Mask) -> PerResponse:
 
 recipe = grpo.recipe.with_(
     name="rent",
-    findings=(Finding("pass@1", "start", "up", "rises without labels on five benchmarks", "results table"),),
+    findings=(Finding("pass@1", "start", "up", "rises without labels on five benchmarks", "abstract"),),
     paper=Paper(
         "Maximizing Confidence Alone Improves Reasoning",
         arxiv="2505.22660",

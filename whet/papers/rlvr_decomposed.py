@@ -68,21 +68,21 @@ _departs = ("One update for each batch, so that the clip never acts; the paper m
 psr = reinforce.recipe.with_(
     name="psr", paper=paper, new="learn from right answers only", advantage=only_up, keep=(right_answers,),
     findings=(
-        Finding("pass@1", "start", "up", "right answers at the first try rise", "results figure"),
-        Finding("pass@64", "nsr", "down", "lower at large k", "results figure"),
+        Finding("pass@1", "start", "up", "right answers at the first try rise", "place not read"),
+        Finding("pass@64", "nsr", "down", "lower at large k", "place not read"),
     ),
     loss=ppo.clip, departs=_departs, claims=("policy_gradient",),
 )  # fmt: skip
 nsr = reinforce.recipe.with_(
     name="nsr", paper=paper, new="learn from wrong answers only", advantage=only_down, keep=(wrong_answers,),
     findings=(
-        Finding("entropy", "psr", "up", "entropy is kept", "figure on entropy"),
-        Finding("pass@64", "start", "same", "the whole curve is kept or better", "results figure"),
+        Finding("entropy", "psr", "up", "entropy is kept", "place not read"),
+        Finding("pass@64", "start", "same", "the whole curve is kept or better", "place not read"),
     ),
     loss=ppo.clip, departs=_departs, claims=("policy_gradient",),
 )  # fmt: skip
 w_reinforce = reinforce.recipe.with_(
     name="w_reinforce", paper=paper, new="right answers count a tenth of wrong ones", advantage=weighted,
-    findings=(Finding("pass@64", "grpo", "up", "best of the curves of pass@k", "results table"),),
+    findings=(Finding("pass@64", "grpo", "up", "best of the curves of pass@k", "place not read"),),
     loss=ppo.clip, departs=_departs, claims=("policy_gradient",),
 )  # fmt: skip

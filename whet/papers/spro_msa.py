@@ -43,8 +43,8 @@ def plus_step_advantage(
 recipe = grpo.recipe.with_(
     name="spro_msa",
     findings=(
-        Finding("pass@1", "grpo", "up", "+17.5 % test accuracy", "headline"),
-        Finding("length", "grpo", "down", "about a third shorter", "headline"),
+        Finding("pass@1", "grpo", "up", "+17.5 % test accuracy", "place not read"),
+        Finding("length", "grpo", "down", "about a third shorter", "place not read"),
     ),
     paper=Paper(
         "Self-Guided Process Reward Optimization with Redefined Step-wise Advantage for Process Reinforcement Learning",

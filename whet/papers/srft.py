@@ -73,7 +73,7 @@ def imitation_and_exploration(
 
 recipe = grpo.recipe.with_(
     name="srft",
-    findings=(Finding("pass@1", "grpo", "up", "+9.0 over RL alone; 59.5 on average", "results table"),),
+    findings=(Finding("pass@1", "grpo", "up", "59.1 on average, 9.0 points over RL alone", "abstract"),),
     paper=Paper(
         "SRFT: A Single-Stage Method with Supervised and Reinforcement Fine-Tuning for Reasoning",
         arxiv="2506.19767",

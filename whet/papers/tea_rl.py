@@ -74,7 +74,9 @@ _paper = Paper(
 )
 recipe = dapo.token_mean.with_(
     name="tea_rl",
-    findings=(Finding("entropy", "token_mean", "up", "the collapse of entropy is prevented; no number", "headline"),),
+    findings=(
+        Finding("entropy", "token_mean", "up", "the collapse of entropy is prevented; no number", "place not read"),
+    ),
     paper=_paper,
     new="a bonus for entropy, token by token, where the covariance of advantage and log π is large",
     select=above_the_mean,

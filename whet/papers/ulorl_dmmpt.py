@@ -81,7 +81,7 @@ paper = Paper(
 recipe = dapo.token_mean.with_(
     name="ulorl_dmmpt",
     paper=paper,
-    findings=(Finding("pass@1", "token_mean", "up", "AIME25 82.8 against 78.6 without the mask", "ablation"),),
+    findings=(Finding("pass@1", "token_mean", "up", "AIME25 82.8 against 78.6 without the mask", "place not read"),),
     new="while a right answer's entropy is low, its well-mastered tokens are masked",
     weights=(not_mastered,),
     penalties=(),
@@ -98,7 +98,7 @@ recipe = dapo.token_mean.with_(
     ),
 )
 _shared = {
-    "paper": paper, "sample": Remembers(in_segments, start=None), "penalties": (),
+    "paper": paper, "sample": Remembers(in_segments, start=None), "penalties": (), "shelf": "systems",
     "claims": ("silent_on_equal_rewards", "sums_to_zero"), "departs": (
         "A problem is trained on once all its responses have ended, so that its baseline is whole.",
         "The judge says what a response is worth that was cut off after its last segment; the paper gives it 0.",

@@ -10,7 +10,7 @@ from typing import Any
 from whet import groups, plain
 from whet.fields import Flag, Mask, PerToken, Selected
 from whet.papers import gae, ppo
-from whet.recipe import Paper
+from whet.recipe import Finding, Paper
 
 
 def length_adaptive(
@@ -66,6 +66,7 @@ def after_the_critic(
 
 recipe = ppo.recipe.with_(
     name="vapo",
+    findings=(Finding("pass@1", "ppo", "up", "AIME24 60.4; no number for PPO read", "place not read"),),
     paper=Paper(
         "VAPO: Efficient and Reliable Reinforcement Learning for Advanced Reasoning Tasks", arxiv="2504.05118",
         date="2025-04", authors="Yue, Yu and Yuan, Yufeng and Yu, Qiying and Zuo, Xiaochen and Zhu, Ruofei and others",

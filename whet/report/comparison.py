@@ -6,7 +6,9 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from whet.report import charts, comparison_charts, page
+from whet.report import comparison_tables as tables
 from whet.report.bundle import script
+from whet.report.comparison_charts import near_base
 from whet.report.facts import duration, number
 from whet.report.run import _island, _own
 from whet.runs.files import write_aside
@@ -15,12 +17,8 @@ if TYPE_CHECKING:
     from whet.compare.result import Result
 
 NOTE = (
-    "The dot is the mean over seeds, the line its 95 % interval (Student's t), each tick one seed; the dashed line is "
-    "the base. Neighbours whose lines overlap may well be in another order with other seeds: the verdicts below decide."
-)
-CORRECTED = (
-    "Differences are taken seed by seed. The interval is Student's t on them, widened for the number of comparisons "
-    "(false discovery rate 5 %); q is the corrected p; the sign-flip test needs six seeds to go below 5 %."
+    "The dot is the mean over seeds, the line its 95 % interval (Student's t), each tick one seed; {base}. "
+    "Neighbours whose lines overlap may well be in another order with other seeds: the verdicts below decide."
 )
 
 
@@ -38,7 +36,12 @@ def write(results: Sequence["Result"], path: Path, title: str = "") -> Path:
         ]
     if both:
         sections.insert(
-            0, ("across", "Across tasks", page.section("across", "Across tasks", _lead(both), _across(both)))
+            0,
+            (
+                "across",
+                "Across tasks",
+                page.section("across", "Across tasks", tables.lead_across(both), tables.across(both)),
+            ),
         )
     html = Template(_own("run.html")).substitute(
         title=page.e(title),
@@ -83,9 +86,12 @@ def headline(result: "Result") -> str:
     if len(result.seeds) < 2:
         return f"On {result.task}: one seed, so there are no intervals and nothing can be said about other seeds."
     counts = {v: sum(p["verdict"] == v for p in pairs) for v in ("better", "worse", "tie", "open")}
-    lead = f"On {result.task}, {counts['better'] + counts['worse']} of {len(pairs)} pairs differ"
     ties = "is a tie" if counts["tie"] == 1 else "are ties"
-    lead += f", {counts['tie']} {ties}, and {counts['open']} cannot be told yet."
+    rest = f"{counts['tie']} {ties}, and {counts['open']} cannot be told yet."
+    if result.against:
+        lead = f"On {result.task}, {counts['better']} of {len(pairs)} recipes are better than {result.against}"
+        return f"{lead}, {counts['worse']} worse, {rest}"
+    lead = f"On {result.task}, {counts['better'] + counts['worse']} of {len(pairs)} pairs differ, {rest}"
     best = result.labels[0]
     beats = {p["b"] for p in pairs if p["a"] == best and p["verdict"] == "better"}
     if beats and len(beats) == len(result.labels) - 1:
@@ -113,17 +119,29 @@ def _sections(result: "Result", i: int, specs: dict[str, Any], tasks: int) -> li
     body = (
         f'<div class="cards whole">{page.figure(f"ranking-{i}", result.measure, meaning(result.measure).formula)}</div>'
     )
-    found = [("ranking", f"Ranking{where}", NOTE, body)]
-    found.append(("verdicts", f"Verdicts{where}", CORRECTED, _verdicts(result, unit)))
+    start = result.start.get(result.measure)
+    base = f"the base, at {number(start, unit)}, is {'the dashed line' if near_base(result) else 'off the chart'}"
+    found = [("ranking", f"Ranking{where}", page.e(NOTE.format(base=base)), body)]
+    found.append(("verdicts", f"Verdicts{where}", page.e(tables.family(result)), tables.verdicts(result, unit)))
     cards = ""
     for name, curves in result.curves.items():
         specs[f"curve-{name}-{i}"] = comparison_charts.lines(result, curves, meaning(name).unit, currency)
         cards += page.figure(f"curve-{name}-{i}", name.replace("_", " "), meaning(name).unit)
     if cards:
-        found.append(("curves", f"Curves{where}", "Bands: 95 % over seeds.", f'<div class="cards wide">{cards}</div>'))
+        lead = "Bands: 95 % over seeds." + _some(result)
+        found.append(
+            (
+                "curves",
+                f"Curves{where}",
+                lead,
+                comparison_charts.keys(result) + f'<div class="cards wide">{cards}</div>',
+            )
+        )
     found += _planes(result, i, specs, where)
-    found.append(("measures", f"All measures{where}", "Mean over seeds with its 95 % interval.", _measures(result)))
-    found.append(("settings", f"Settings that differ{where}", "Everything else is the same.", _settings(result)))
+    found.append(
+        ("measures", f"All measures{where}", "Mean over seeds with its 95 % interval.", tables.measures(result))
+    )
+    found.append(("settings", f"Settings that differ{where}", "Everything else is the same.", tables.settings(result)))
     return [(f"{name}-{i}", said, page.section(f"{name}-{i}", said, lead, body)) for name, said, lead, body in found]
 
 
@@ -141,111 +159,24 @@ def _planes(result: "Result", i: int, specs: dict[str, Any], where: str) -> list
     if lost is not None:
         specs[f"forgetting-{i}"] = lost
         cards += page.figure(f"forgetting-{i}", "forgetting against KL", "one dot for each seed (2509.04259)")
-    body = f'<div class="cards wide">{cards}</div>'
+    body = f'{comparison_charts.keys(result)}<div class="cards wide">{cards}</div>'
     fits = [(label, law) for label, law in result.law.items() if "a" in law]
     if fits:
         rows = [[page.e(label), *(f"{law[name]:.3g}" for name in ("a", "b", "ceiling", "r2"))] for label, law in fits]
-        table = _table(["recipe", "a", "b", "R at H = 0", "R²"], rows, (1, 2, 3, 4))
+        table = tables.table(["recipe", "a", "b", "R at H = 0", "R²"], rows, (1, 2, 3, 4))
         body += f"<details><summary>The fitted laws R = b − a·e^H</summary>{table}</details>"
-    return [("planes", f"pass@k, entropy, forgetting{where}", "", body)] if cards else []
+    return [("planes", f"pass@k, entropy, forgetting{where}", _some(result).strip(), body)] if cards else []
 
 
-# --- tables ----------------------------------------------------------------------------------------------
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    mark = [" class='n'" if i in numbers else "" for i in range(len(head))]
-    top = "".join(f"<th{m}>{page.e(name)}</th>" for name, m in zip(head, mark, strict=True))
-    body = "".join(f"<tr>{''.join(f'<td{m}>{c}</td>' for c, m in zip(row, mark, strict=True))}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-TONES = {"better": "good", "worse": "bad"}
-
-
-def _verdicts(result: "Result", unit: str) -> str:
-    rows = []
-    for pair in result.pairs[result.measure]:
-        tone = TONES.get(pair["verdict"], "interval")
-        rows.append(
-            [
-                page.e(pair["a"]),
-                page.e(pair["b"]),
-                f"<span class='{tone}'>{page.e(pair['words'])}</span>",
-                _p(pair["p"]),
-                _p(pair["q"]),
-                _p(pair["p_flip"]),
-                _ends(pair["bootstrap"], unit),
-                str(pair["n"]),
-            ]
-        )
-    head = ["recipe", "against", "verdict", "p (t)", "q", "p (flips)", "bootstrap, 95 %", "seeds"]
-    return _table(head, rows, (3, 4, 5, 7))
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
-def _ends(bounds: Sequence[float] | None, unit: str) -> str:
-    from whet.compare.stats import said
-
-    return "–" if bounds is None else " … ".join(said(x, unit, sign=True) for x in bounds)
-
-
-def _measures(result: "Result") -> str:
-    from whet.compare.measure import meaning
-
-    labels = result.labels
-    rows = []
-    for name, means in result.means.items():
-        if not means:
-            continue
-        what = meaning(name)
-        cells = [_mean(means.get(label), what.unit) for label in labels]
-        start = number(result.start.get(name), what.unit)
-        rows.append([f"<span title='{page.e(what.formula)}'>{page.e(name)}</span>", page.e(what.unit), start, *cells])
-    return _table(["measure", "unit", "start", *labels], rows, range(2, 3 + len(labels)))
-
-
-def _mean(one: dict[str, Any] | None, unit: str) -> str:
-    if one is None:
-        return "–"
-    low, high = number(one["low"], unit), number(one["high"], unit)
-    bounds = f" <span class='note'>{low.removesuffix(' %')} … {high}</span>" if one["low"] is not None else ""
-    return number(one["value"], unit) + bounds
-
-
-def _settings(result: "Result") -> str:
-    labels = [recipe["label"] for recipe in result.recipes if recipe["runs"]]
-    rows = [
-        [page.e(row["address"]), *(page.e(_value(row.get(label, "–"))) for label in labels)] for row in result.differs
-    ]
-    return _table(["setting", *labels], rows) if rows else "<p class='note'>None.</p>"
-
-
-def _value(value: Any) -> str:
-    return "the model's" if value is None else str(value)
-
-
-def _lead(both: dict[str, Any]) -> str:
-    return (
-        f"Interquartile mean of {page.e(both['measure'])} over runs on {page.e(', '.join(both['tasks']))}; seeds are "
-        "drawn anew within each task. The chance is that of one run to beat one run of the other (Agarwal et al. 2021)."
+def _some(result: "Result") -> str:
+    """Which recipes the charts of lines show where they do not show all."""
+    shown = comparison_charts.shown(result)
+    if len(shown) == len(result.labels):
+        return ""
+    return page.e(
+        f" Shown: {len(shown)} of {len(result.labels)}, the best{f', {result.against}' * bool(result.against)} and the "
+        "last; comparison.json has all."
     )
-
-
-def _across(both: dict[str, Any]) -> str:
-    labels = list(both["middle"])
-    rows = [
-        [
-            page.e(a),
-            _mean(both["middle"][a], "share"),
-            *_chances(both, a),
-        ]
-        for a in labels
-    ]
-    return _table(["recipe", "interquartile mean", *(f"beats {b}" for b in labels)], rows, range(1, 2 + len(labels)))
 
 
 # --- Markdown --------------------------------------------------------------------------------------------
@@ -260,15 +191,11 @@ def markdown(results: Sequence["Result"], title: str) -> str:
     both = across(results)
     if both:
         head = ["recipe", "interquartile mean", *(f"beats {b}" for b in both["middle"])]
-        rows = [[a, _md(middle, "share"), *_chances(both, a)] for a, middle in both["middle"].items()]
+        rows = [[a, _md(middle, "share"), *tables.chances(both, a)] for a, middle in both["middle"].items()]
         lines += ["", "## Across tasks", "", *_grid(head, rows)]
     for result in results:
         lines += _of_task(result)
     return "\n".join(lines) + "\n"
-
-
-def _chances(both: dict[str, Any], a: str) -> list[str]:
-    return ["–" if a == b else f"{both['chance'][a][b]:.0%}" for b in both["middle"]]
 
 
 def _of_task(result: "Result") -> list[str]:
@@ -285,19 +212,36 @@ def _of_task(result: "Result") -> list[str]:
          duration(spent[a]["seconds"])]
         for a in result.labels
     ]  # fmt: skip
-    pairs = [
-        [p["a"], p["b"], p["words"], *(_p(p[name]) for name in ("p", "q", "p_flip")), str(p["n"])]
-        for p in result.pairs[main]
-    ]
     lines = ["", f"## {result.task}: {main}", "", setting, ""]
     lines += _grid(["recipe", f"{main}, mean and 95 % interval", "updates", "tokens", "training"], rows)
-    head = ["recipe", "against", "verdict", "p (t)", "q", "p (flips)", "seeds"]
-    lines += ["", CORRECTED, "", *_grid(head, pairs)]
+    return [*lines, "", tables.family(result), "", *_pairs(result, unit), *_differing(result)]
+
+
+def _pairs(result: "Result", unit: str) -> list[str]:
+    """Every pair in words; a matrix where there are many recipes and no one to hold them against."""
+    if result.against or len(result.labels) <= tables.FEW:
+        rows = [
+            [p["a"], p["b"], p["words"], *(tables.p_said(p[name]) for name in ("p", "q", "p_flip")), str(p["n"])]
+            for p in result.pairs[result.measure]
+        ]
+        return _grid([head for head in tables.HEAD if "bootstrap" not in head], rows)
+    pairs, labels = tables.both_ways(result), result.labels
+    rows = [
+        [f"{i} {a}", *("" if a == b or (a, b) not in pairs else tables.cell(pairs[a, b], unit) for b in labels)]
+        for i, a in enumerate(labels, 1)
+    ]
+    key = "Row minus column, shares in points: ▲ better, ▼ worse, = a tie, ? cannot tell yet. Intervals: the JSON."
+    return [key, "", *_grid(["recipe", *map(str, range(1, len(labels) + 1))], rows)]
+
+
+def _differing(result: "Result") -> list[str]:
     labels = [recipe["label"] for recipe in result.recipes if recipe["runs"]]
-    if result.differs:
-        differ = [[row["address"], *(_value(row.get(a, "–")) for a in labels)] for row in result.differs]
-        lines += ["", "Settings that differ:", "", *_grid(["setting", *labels], differ)]
-    return lines
+    if not result.differs:
+        return []
+    if len(labels) > tables.FEW:
+        return ["", *_grid(["recipe", "differs from most in"], tables.own_settings(result))]
+    differ = [[row["address"], *(tables.value(row.get(a, "–")) for a in labels)] for row in result.differs]
+    return ["", "Settings that differ:", "", *_grid(["setting", *labels], differ)]
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from whet.report import charts
+from whet.report import charts, page
 
 if TYPE_CHECKING:
     from whet.compare.result import Result
@@ -25,22 +25,43 @@ def shown(result: "Result") -> list[str]:
     return [label for label in labels if label in kept]
 
 
-def _color(labels: Sequence[str], base: bool = False) -> Any:
+def _colors(labels: Sequence[str], base: bool) -> dict[str, str]:
+    found = {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
+    return {**found, BASE: "var(--before)"} if base else found
+
+
+def keys(result: "Result") -> str:
+    """Which colour is which recipe, once for all charts of lines."""
+    colors = _colors(shown(result), bool(result.passing.get(BASE)))
+    items = "".join(f'<li><i style="background:{color}"></i>{page.e(label)}</li>' for label, color in colors.items())
+    return f'<ul class="keys">{items}</ul>'
+
+
+def _color(result: "Result", base: bool = False) -> Any:
+    """The same colour for a recipe in every chart; the page has the legend."""
     import altair as alt
 
-    domain = [*labels, *([BASE] if base else [])]
-    colors = [*(COLORS[i % len(COLORS)] for i in range(len(labels))), "var(--before)"][: len(domain)]
-    scale = alt.Scale(domain=domain, range=colors)
-    legend = alt.Legend(orient="top", direction="horizontal", columns=4, title=None, symbolOpacity=1, labelLimit=260)
-    return alt.Color("recipe:N", sort=domain, scale=scale, legend=legend)
+    colors = _colors(shown(result), base)
+    scale = alt.Scale(domain=[*colors], range=[*colors.values()])
+    return alt.Color("recipe:N", sort=[*colors], scale=scale, legend=None)
 
 
 def _axis(unit: str, values: Sequence[float], title: str) -> Any:
     import altair as alt
 
     most = max(map(abs, values), default=1.0)
-    axis = charts._axis(unit, most)
+    close = unit == "share" and most - min(values, default=0.0) < 0.06  # ticks of whole percent would repeat
+    axis = charts._axis(unit, 0.0 if close else most)
     return alt.Axis(format=axis.format, tickCount=5, title=title)
+
+
+def near_base(result: "Result") -> float | None:
+    """The base's value, where it is so near that a line for it leaves the intervals room to be seen."""
+    start, means = result.start.get(result.measure), result.means[result.measure].values()
+    ends = [x for one in means for x in (one["value"], one["low"], one["high"]) if x is not None]
+    least, most = min(ends), max(ends)
+    near = start is not None and least - 2 * (most - least) <= start <= most + 2 * (most - least)
+    return start if near else None
 
 
 def ranking(result: "Result", unit: str) -> Spec:
@@ -55,7 +76,7 @@ def ranking(result: "Result", unit: str) -> Spec:
                 "high": one["value"] if one["high"] is None else one["high"]}  # fmt: skip
         rows.append({"recipe": label, "kind": "mean", "value": one["value"], **ends, "n": one["n"]})
         rows += [{"recipe": label, "kind": "seed", "value": v, "seed": s} for s, v in values[label].items()]
-    start = result.start.get(result.measure)
+    start = near_base(result)
     if start is not None:
         rows.append({"kind": "base", "value": start})
     every = [row[name] for row in rows for name in ("value", "low", "high") if name in row]
@@ -87,7 +108,7 @@ def lines(result: "Result", curves: Mapping[str, Sequence[Sequence[float]]], uni
     ]
     if unit == "share":  # a t interval does not know that shares end at 0 and 1
         rows = [{**row, "low": max(row["low"], 0.0), "high": min(row["high"], 1.0)} for row in rows]
-    return _bands(rows, labels, unit, title, log=False)
+    return _bands(rows, _color(result), unit, title, log=False)
 
 
 def passing(result: "Result") -> Spec:
@@ -98,22 +119,23 @@ def passing(result: "Result") -> Spec:
         for a in [*labels, BASE]
         for k, v, lo, hi in result.passing.get(a, [])
     ]
-    return _bands(rows, labels, "share", "k responses to each problem", log=True, base=bool(result.passing.get(BASE)))
+    color = _color(result, bool(result.passing.get(BASE)))
+    return _bands(rows, color, "share", "k responses to each problem", log=True)
 
 
-def _bands(
-    rows: list[dict[str, Any]], labels: Sequence[str], unit: str, title: str, log: bool, base: bool = False
-) -> Spec:
+def _bands(rows: list[dict[str, Any]], color: Any, unit: str, title: str, log: bool) -> Spec:
     import altair as alt
 
-    color = _color(labels, base)
     if log:
         ks = sorted({row["x"] for row in rows})
         scale = alt.Scale(type="log", base=2, nice=False, domain=[1, max(ks[-1], 2)], padding=6)
         x = alt.X("x:Q", title=title, scale=scale, axis=alt.Axis(values=ks, format="d", grid=False))
     else:
         x = alt.X("x:Q", title=title, scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=5, format="~s"))
-    y = {"axis": _axis(unit, [row["high"] for row in rows], ""), "scale": alt.Scale(zero=False, nice=True)}
+    y = {
+        "axis": _axis(unit, [row[end] for row in rows for end in ("low", "high")], ""),
+        "scale": alt.Scale(zero=False, nice=True),
+    }
     chart = charts._chart().encode(x=x, color=color)
     tips = [alt.Tooltip("recipe:N"), alt.Tooltip("x:Q", title=title, format="~s"),
             *(alt.Tooltip(f"{n}:Q", format=charts._form(unit)) for n in ("value", "low", "high"))]  # fmt: skip
@@ -141,7 +163,7 @@ def plane(result: "Result") -> Spec:
             rows += [{"recipe": label, "kind": "law", "h": h, "r": law["b"] - law["a"] * math.exp(h)} for h in hs]
     x = alt.X("h:Q", title="entropy, nats per token", scale=alt.Scale(zero=False, nice=True))
     y = alt.Y("r:Q", title="pass@1 while training", axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False))
-    chart = charts._chart().encode(x=x, color=_color(labels))
+    chart = charts._chart().encode(x=x, color=_color(result))
     tips = [alt.Tooltip("recipe:N"), alt.Tooltip("h:Q", format=".3f"), alt.Tooltip("r:Q", format=".1%")]
     layers = [
         chart.transform_filter("datum.kind == 'seen'").mark_circle(size=16, opacity=0.4).encode(y=y, tooltip=tips),
@@ -165,6 +187,6 @@ def forgetting(result: "Result") -> Spec | None:
     chart = charts._chart().mark_circle(size=70, opacity=0.85).encode(
         x=alt.X("kl:Q", title="KL to the base, nats per token", scale=alt.Scale(zero=True)),
         y=alt.Y("lost:Q", title="pass@1 lost on what is not trained", axis=alt.Axis(format=".1~%")),
-        color=_color(labels), tooltip=tips,
+        color=_color(result), tooltip=tips,
     )  # fmt: skip
     return charts._spec(chart, rows, 260)
