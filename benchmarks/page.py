@@ -9,13 +9,14 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-RESULTS, GAP = ROOT / "results" / "bench.json", ROOT / "results" / "gap.json"
+RESULTS, GAP, GPU = (ROOT / "results" / f"{name}.json" for name in ("bench", "gap", "gpu"))
 PAGE = ROOT / "docs" / "benchmarks.md"
 Rows = Sequence[dict[str, Any]]
 
 WHAT = {
     "A": "A. one step: the shipped base, `compose` levels 1 and 2, 16 × 16 responses of natural length up to 96",
     "B": "B. one step: a Llama of 42 million parameters, vocabulary 151,936, 32 responses × (64 + 128) tokens",
+    "B8": "B, with TRL in micro-batches of 8 responses, its default",
     "CA": "C. sampling alone, the base, natural lengths up to 96",
     "CB": "C. sampling alone, the model of B, 128 tokens each",
 }
@@ -24,6 +25,7 @@ NAMES = {"trl": "TRL `GRPOTrainer`", "generate": "Hugging Face `generate`", "vll
 TARGETS = {
     ("A", "trl"): [("seconds", 1 / 3, True)],
     ("B", "trl"): [("seconds", 1 / 6, True), ("peak_mib", 1 / 3, True)],
+    ("B8", "trl"): [("seconds", 1 / 6, True), ("peak_mib", 1 / 3, True)],
     **{(setting, "generate"): [("tokens/s", 2.5, False)] for setting in ("CA", "CB")},
     **{(setting, "vllm"): [("tokens/s", 1.3, False)] for setting in ("CA", "CB")},
 }
@@ -42,7 +44,7 @@ def made(book: dict[str, Any]) -> str:
         lines += part(settings, missed)
     if settings:
         lines += ["", "## What is missed, and what is in the way", "", *(missed or ["Nothing that was measured."])]
-    return "\n".join([*lines, *_gap()]).rstrip() + "\n"
+    return "\n".join([*lines, *_gpu(), *_gap()]).rstrip() + "\n"
 
 
 def _machine(book: dict[str, Any]) -> list[str]:
@@ -197,15 +199,64 @@ def _gap() -> list[str]:
             "`sampler_gap` is the largest difference, over the tokens of a batch, between the log-probability",
             "recorded while sampling and the one that the learner computes for the same weights; `sampler_gap_mean`",
             "is the mean. Bounds that `whet check` and the tests hold it to: 1e-5 nats in float32, 0.2 in bfloat16.",
-            f"`rollout_is` corrects for a gap: `{told['task']}`, {told['updates']} updates, {told['seeds']} seeds,",
-            f"pass@1 on the held-out problems (`{told['command']}`).",
         ),
-        "", "| the sampler is | mean gap, nats | grpo | with rollout_is | difference (95 % interval) |",
-        "|" + "---|" * 5,
+        "",
+        *prose(
+            f"`rollout_is` corrects for a gap. Does it matter? `{told['task']}` with samplers that are not the",
+            f"policy on purpose, {told['seeds']} seeds, differences with 95 % intervals (`{told['command']}`).",
+            "cosine: between the gradient on a sampler's responses and the one on the policy's own, which is below",
+            f"1 because each is made from other responses. pass@1: on held-out problems after {told['updates']}",
+            "updates.",
+        ),
+        "",
+        "| the sampler is | mean gap, nats | cosine, grpo | with rollout_is | difference | pass@1, grpo | difference |",
+        "|" + "---|" * 7,
     ]  # fmt: skip
     for name, row in told["samplers"].items():
-        change = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-        lines.append(f"| {name} | {row['gap']:.2g} | {row['grpo']:.3f} | {row['corrected']:.3f} | {change} |")
+        cosine, end = row["cosine"], row["pass"]
+        cells = [name, f"{row['gap']:.2g}", f"{cosine['grpo']:.2f}", f"{cosine['corrected']:.2f}", _change(cosine)]
+        lines.append(f"| {' | '.join([*cells, format(end['grpo'], '.3f'), _change(end)])} |")
+    return lines
+
+
+def _change(row: dict[str, float]) -> str:
+    return f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+
+
+def _gpu() -> list[str]:
+    """F, from results/gpu.json."""
+    lines = ["", "## F. On a GPU", ""]
+    if not GPU.is_file():
+        return [*lines, "Not run yet: `make bench-gpu`, on a machine with a GPU."]
+    told = json.loads(GPU.read_text())
+    lines += [
+        *prose(
+            f"A Qwen2 of 0.5 billion random weights in {told['dtype']} on one {told['device']},",
+            f"torch {told['torch']}; measured limits {told['matmul'] / 1e12:,.1f} TFLOP/s and",
+            f"{told['bandwidth'] / 1e9:,.0f} GB/s.",
+        ),
+        "",
+        "| what | whet | `generate` | whet / `generate` | share of the limit | target | reached |", "|" + "---|" * 7,
+    ]  # fmt: skip
+    for name, row in told.items():
+        if name.startswith("decode"):
+            speeds = [median(number(x, "tokens/s") for x in row[side]) for side in ("whet", "generate")]
+            cells = [f"{speed:,.0f} tokens/s" for speed in speeds]
+            yes = "yes" if row["bandwidth_share"] >= 0.4 else "**no**"
+            what = f"{name.split()[1]} responses at once"
+            cells = [
+                what,
+                *cells,
+                f"{speeds[0] / speeds[1]:.2f}",
+                f"{row['bandwidth_share']:.0%} of bandwidth",
+                "40 %",
+                yes,
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    share = told["learner"]["matmul_share"]
+    speed = median(number(x, "tokens/s") for x in told["learner"]["whet"])
+    yes = "yes" if share >= 0.4 else "**no**"
+    lines.append(f"| the learner | {speed:,.0f} tokens/s | | | {share:.0%} of products | 40 % | {yes} |")
     return lines
 
 

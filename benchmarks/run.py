@@ -22,10 +22,10 @@ from turns import Row, Worker
 
 ROOT, PLACE = work.ROOT, work.PLACE
 PEERS = PLACE / "peers"
-PAIRS = {"A": ["trl"], "B": ["trl"], "CA": ["generate", "vllm"], "CB": ["generate", "vllm"]}
+PAIRS = {"A": ["trl"], "B": ["trl"], "B8": ["trl"], "CA": ["generate", "vllm"], "CB": ["generate", "vllm"]}
 GROWTH = ["1x1", "2x1", "4x1", "8x1", "1x2", "1x4"]  # setting E: responses × length
 GOAL, LAST, MOST = 0.8, 3, 150  # setting T: this mean reward over the last three steps, in at most so many
-ALL = ("A", "B", "CA", "CB", "D", "E", "T")
+ALL = ("A", "B", "B8", "CA", "CB", "D", "E", "T")
 
 
 def environment() -> None:
@@ -87,7 +87,7 @@ class Bench:
         what = "sample" if setting.startswith("C") else "step"
         commands = {"whet": ours(what, setting, self.size)}
         commands |= {peer: theirs(peer, setting, self.size) for peer in PAIRS[setting]}
-        return {"rows": self.in_turns(setting, commands, self.pairs)}
+        return {"rows": self.in_turns(setting, commands, self.pairs if setting != "B8" else min(self.pairs, 2))}
 
     def in_turns(self, setting: str, commands: dict[str, list[str]], rounds: int) -> dict[str, list[Row]]:
         """So many turns of each worker; all are warm before the first."""
@@ -142,11 +142,11 @@ def say(setting: str, name: str, row: Row) -> None:
 
 
 def commit() -> str:
-    """The commit of this tree, and whether it was changed since."""
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True
-    )
-    return told.stdout.strip() or "unknown"
+    """The last commit that changed what is measured, and whether it was changed since."""
+    code = ["--", "whet", "benchmarks"]
+    told = subprocess.run(["git", "log", "-1", "--format=%h", *code], cwd=ROOT, capture_output=True, text=True)
+    changed = subprocess.run(["git", "status", "--porcelain", *code], cwd=ROOT, capture_output=True, text=True)
+    return (told.stdout.strip() or "unknown") + ("-changed" if changed.stdout.strip() else "")
 
 
 def against(base: str, bench: Bench, settings: list[str]) -> None:

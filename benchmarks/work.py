@@ -31,11 +31,13 @@ class Work:
     responses: int
     tokens: int
     lr: float = 1e-6  # small, so that both sides sample from nearly the same policy in every turn
+    at_once: int = 0  # responses in one of TRL's micro-batches; 0 for all of them
 
 
 SETTINGS = {
     "A": Work("base", 16, 16, 96),
     "B": Work("large", 4, 8, 128),
+    "B8": Work("large", 4, 8, 128, at_once=8),
     "CA": Work("padded", 16, 16, 96),
     "CB": Work("large", 4, 8, 128),
     "T": Work("base", 16, 16, 96, lr=3e-4),  # the rate in the card of the base
