@@ -18,7 +18,6 @@ from whet.refusal import Refused
 
 GB = 1e9
 KEPT_WIDE, KEPT_INNER = 14, 4  # ours: tensors as wide as the model, and as its inner layers, that a layer keeps
-ROOM = 2**25  # logits that the learner holds at once: engines.head.ROOM
 HEAD, PICKED = 2, 4  # copies of them in float32, and of the logits that a token of each response is drawn from
 ROWS = 512  # responses whose cache is held at once: engines.local.MAX_ROWS
 
@@ -134,7 +133,7 @@ def _passes(shape: _Shape, setup: Setup, small: int, tokens: int) -> float:
     """What the backward pass needs for a micro-batch: the layers of all its tokens, and the logits of a few."""
     layer = (KEPT_WIDE * shape.wide + KEPT_INNER * shape.inner) * small
     kept = shape.layers * shape.wide * small + layer if setup.recompute else shape.layers * layer
-    return tokens * kept + HEAD * 4 * min(tokens * shape.vocabulary, max(ROOM, shape.vocabulary))
+    return tokens * kept + HEAD * 4 * min(tokens * shape.vocabulary, max(ROOM // 4, shape.vocabulary))
 
 
 # --- before starting --------------------------------------------------------------------------------------
