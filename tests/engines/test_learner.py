@@ -184,7 +184,7 @@ def test_masked_tokens_have_no_gradient_whatever_they_hold():
 
 
 def test_gradients_are_written_where_the_ones_before_were():
-    """A table of embeddings a micro-batch, or of zeros an update, would be most of a small model's work."""
+    """A table of embeddings for each micro-batch, or of zeros for each update, would be most of the work."""
     mine = engine("qwen2", token_budget=60)
     batch = ready(mine)
     gradient_of(mine, surrogate, WANTED, batch)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whet.batch import Batch
-from whet.engines import forward, relaxed
+from whet.engines import forward, relaxed, sharing
 from whet.engines.forward import Rows
 from whet.engines.head import Head, Numbers
 from whet.engines.profile import counted, stage
@@ -65,12 +65,11 @@ class LocalLearner:
         loss, heard = 0.0, (~self.silent).nonzero()[:, 0].tolist()
         with engine.precision():  # once, so that the weights are rounded once
             head = Head(engine.model, engine.chunk)
-            for rows in forward.micro_batches(batch, self._budget(), engine.device, heard):
+            for rows in forward.micro_batches(batch, self._budget(), engine.device, heard, self._share(batch)):
                 with stage("forward"):
                     loss += self._micro_batch(batch, rows, head, scale)
-                sizes = (int(rows.end.sum()), rows.ids.numel())
-                counted("forward", *sizes, flops=forward.flops(engine.model, rows))
-                counted("backward", *sizes, flops=2 * forward.flops(engine.model, rows))
+                counted("forward", *rows.sizes, flops=forward.flops(engine.model, rows))
+                counted("backward", *rows.sizes, flops=2 * forward.flops(engine.model, rows))
         for row, *numbers in zip(batch.fields.get("row", torch.tensor([])).tolist(), *self.seen.values(), strict=False):
             self.met.setdefault(row, (numbers[0], numbers[1]))
         return {"loss": loss, **told(batch.having(mask=batch["mask"] & ~unread), self.seen)}
@@ -134,6 +133,12 @@ class LocalLearner:
         """Tokens read at once: what the engine allows, and on a processor no more than it is fastest with."""
         allowed = self.engine.token_budget
         return min(allowed, NEAR) if self.engine.device.type == "cpu" else allowed
+
+    def _share(self, batch: Batch) -> int:
+        """The width of the model if responses may share their prompt: where the policy alone reads it as it is."""
+        model = self.engine.model
+        alone = not self._asked(batch) & {"blind_logp", "new_value"}
+        return model.config.get_text_config().hidden_size if alone and sharing.possible(model) else 0
 
     def _selected(self, batch: Batch, selector: Objective) -> Tensor:
         """What the selector chooses on the whole batch, [n t] bool, by the policy as it is now."""

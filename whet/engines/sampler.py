@@ -138,7 +138,7 @@ class Page:
 
     def __init__(self, model: Any, uniform: Float[Tensor, "n m"], how: Drawing, ended: Ended | None = None) -> None:
         self.uniform, self.how, self.device, self.ended = uniform.to(model.device), how, model.device, ended
-        self.stop = torch.tensor(how.stop, device=self.device)
+        self.stop, self.weights = torch.tensor(how.stop, device=self.device), _weights(model)
         # One column more than responses can have: where those that have ended write until they are dropped.
         self.out = empty(len(uniform), how.max_tokens + 1, how.padding, self.device)
 
@@ -214,6 +214,7 @@ def _continuous(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows
                 mine = _next(waiting, prompts, rows - left, budget)
                 logits, wave, position = _begun(model, [prompts[i] for i in mine], mine, page)
             front, going = front.beside(page.write(page.opened(mine, position), logits)), [*going, wave]
+            counted("decode", len(mine))
         elif not left:
             page.left(front)
             return
@@ -221,7 +222,7 @@ def _continuous(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows
             with stage("decode"):
                 logits = waves.forward(model, going, front.token, front.position)
                 front = page.write(front, logits).moved()
-            counted("decode", left, flops=2.0 * _weights(model) * len(front), moved=4.0 * _weights(model))
+            counted("decode", left, flops=2.0 * page.weights * len(front), moved=4.0 * page.weights)
 
 
 def _dropped(front: Front, going: list[waves.Wave]) -> tuple[Front, list[waves.Wave]]:
@@ -270,6 +271,7 @@ def _in_turns(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows: 
 def _to_the_end(model: Any, page: Page, piece: list[int], logits: Tensor, cache: Any, mask: Tensor) -> None:
     """A token for each row that is not finished, then the model on those tokens, until none is left."""
     front = page.write(page.opened(piece, mask.sum(1)), logits)
+    counted("decode", len(piece))
     width = mask.shape[1]
     mask = torch.nn.functional.pad(mask, (0, page.how.max_tokens), value=1)
     while left := int(front.running.sum()):
@@ -279,7 +281,7 @@ def _to_the_end(model: Any, page: Page, piece: list[int], logits: Tensor, cache:
             cache.reorder_cache(keep)
             front, mask = front.kept(keep), mask[keep]
         width += 1
-        counted("decode", left, flops=2.0 * _weights(model) * len(front), moved=4.0 * _weights(model))
+        counted("decode", left, flops=2.0 * page.weights * len(front), moved=4.0 * page.weights)
         logits = _forward(model, front.token[:, None], mask[:, :width], front.position[:, None], cache).logits[:, -1]
         front = page.write(front, logits).moved()
     page.left(front)
