@@ -134,11 +134,10 @@ def train(
         _end(resume_run(resume, runs, view, steps=steps, budget=seconds_of(budget), typed=typed))
         return
     typed |= {"engine": engine} if engine != "local" else {}
-    options = _task_options(typed, judge, max_tokens)
     run = Run(
         recipe=recipe, task=task, model=model, steps=steps, budget=seconds_of(budget), seed=seed,
         eval_every=eval_every, eval_samples=eval_samples, save_every=save_every, out=runs, name=name,
-        settings=typed, options=options, track=track, setup=_setup(context.params),
+        settings=typed, options=_task_options(typed, judge, max_tokens), track=track, setup=_setup(context.params),
     )  # fmt: skip
     _end(start_run(run, view))
 

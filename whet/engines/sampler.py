@@ -23,6 +23,7 @@ from whet.engines import waves
 from whet.engines.cache import roomy
 from whet.engines.forward import cut
 from whet.engines.pick import Drawing, pick
+from whet.engines.precision import of_products
 from whet.engines.profile import counted, stage
 
 DROP = 8  # finished rows leave when they are 1/8 of those computed: ours, copying the cache costs a step or so
@@ -251,7 +252,7 @@ def _begun(
 ) -> tuple[Tensor, waves.Wave, Tensor]:
     """The logits after each prompt, a wave of the responses to them, and the position of their first tokens."""
     logits, cache, mask, which = _read(model, prompts, page.how)
-    held = waves.Prompts.of(cache, mask)
+    held = waves.Prompts.of(cache, mask, of_products(model.get_input_embeddings().weight))
     row = torch.tensor(rows, device=page.device)
     return logits[which], waves.Wave(row, held, which), mask.sum(1)[which]
 
