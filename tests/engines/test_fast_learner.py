@@ -111,7 +111,8 @@ def test_rows_without_signal_are_not_read_and_the_gradient_is_the_same(monkeypat
     torch.testing.assert_close(learner.seen["push"], learner_slow.seen["push"], atol=1e-6, rtol=1e-5)
     unknown = learner.seen["logp"].isnan()
     assert torch.equal(unknown, batch["mask"] & silent[:, None])  # not 0: nobody computed it
-    assert torch.equal(learner.seen["logp"][~unknown], learner_slow.seen["logp"][~unknown])
+    # in another company a response has the same numbers, rounding aside
+    torch.testing.assert_close(learner.seen["logp"][~unknown], learner_slow.seen["logp"][~unknown], atol=1e-5, rtol=0)
 
 
 def test_the_guard_passes_rows_that_were_not_read_and_stops_at_those_that_were():
@@ -209,6 +210,17 @@ def test_in_bfloat16_the_factors_are_rounded_and_nothing_else():
     for found, true in ((by_hidden, by_logits @ weight.detach()), (weight.grad, by_logits.T @ hidden)):
         assert found.dtype == torch.float32
         assert float((found - true).norm() / true.norm()) < 0.01
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_in_bfloat16_chunks_lose_no_gradient(family):
+    batch = ready(engine(family))
+    whole, pieces = (
+        gradient_of(engine(family, dtype="bfloat16", chunk=chunk), with_entropy, WANTED, batch)[0]
+        for chunk in (None, 5)
+    )
+    for name in whole:
+        assert float((pieces[name] - whole[name]).norm()) <= 0.02 * float(whole[name].norm()), name
 
 
 def test_in_bfloat16_the_gradient_is_close_to_the_exact_one():

@@ -136,9 +136,7 @@ class LocalLearner:
 
     def _share(self, batch: Batch) -> int:
         """The width of the model if responses may share their prompt: where the policy alone reads it as it is."""
-        model = self.engine.model
-        alone = not self._asked(batch) & {"blind_logp", "new_value"}
-        return model.config.get_text_config().hidden_size if alone and sharing.possible(model) else 0
+        return 0 if self._asked(batch) & {"blind_logp", "new_value"} else sharing.width(self.engine.model)
 
     def _selected(self, batch: Batch, selector: Objective) -> Tensor:
         """What the selector chooses on the whole batch, [n t] bool, by the policy as it is now."""

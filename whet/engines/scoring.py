@@ -8,7 +8,7 @@ from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
-from whet.engines import across, forward
+from whet.engines import across, forward, sharing
 from whet.engines.learner import put
 from whet.engines.profile import counted, stage
 from whet.refusal import Refused
@@ -36,8 +36,9 @@ def score(engine: "LocalEngine", batch: Batch, names: Sequence[str]) -> dict[str
     names = [name for name in names if name not in ACROSS]
     if not names:
         return found
-    for rows in forward.micro_batches(batch, engine.token_budget, engine.device):
-        counted("score", int(rows.end.sum()), rows.ids.numel(), forward.flops(engine.model, rows))
+    share = sharing.width(engine.model) if {*names} <= {*POLICY, REFERENCE} else 0
+    for rows in forward.micro_batches(batch, engine.token_budget, engine.device, share=share):
+        counted("score", *rows.sizes, forward.flops(engine.model, rows))
         with torch.no_grad(), engine.precision(), stage("score"):
             scores = _scores(engine, rows, names)
         for name in names:

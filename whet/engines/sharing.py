@@ -74,7 +74,10 @@ def laid_out(
     packs: Sequence[Sequence[int]], prompts: Sequence[tuple[int, ...]], responses: Sequence[Tensor], mask: Tensor
 ) -> Shared:
     """Packs of rows in the order of `responses` and of `mask` [b t], which says which of their tokens count."""
-    ids, position, who, at = [], [], [], []
+    ids: list[Tensor] = []
+    position: list[Tensor] = []
+    who: list[Tensor] = []
+    at: list[tuple[int, Tensor]] = []
     for pack in packs:
         prompt = torch.tensor(prompts[pack[0]])
         parts, places, owners, end = [prompt], [torch.arange(len(prompt))], [torch.zeros_like(prompt)], len(prompt)
@@ -101,15 +104,23 @@ def laid_out(
     )
 
 
+def width(model: Any) -> int:
+    """The width of a model that can share prompts, 0 for others."""
+    return model.config.get_text_config().hidden_size if possible(model) else 0
+
+
 def possible(model: Any) -> bool:
-    """Whether every layer of a model attends to all that it may see, and it does as it is told: found by trying it."""
+    """Whether every layer attends to all that it may see, and the model does as it is told: found by trying it.
+
+    Not with experts: a router makes more of rounding, and sampler and learner would be further apart than stated.
+    """
     if model not in _can:
         config = model.config.get_text_config()
-        windows = getattr(config, "sliding_window", None) or set(getattr(config, "layer_types", None) or ()) - {
-            "full_attention"
-        }
+        kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+        experts = any(getattr(config, name, 0) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
         told = {"position_ids", "attention_mask"} <= set(signature(model.forward).parameters)
-        _can[model] = told and not windows and _agrees(model)
+        plain = told and not kinds and not experts and not getattr(config, "sliding_window", None)
+        _can[model] = plain and _agrees(model)
     return _can[model]
 
 
