@@ -217,7 +217,20 @@ def _gap() -> list[str]:
         cosine, end = row["cosine"], row["pass"]
         cells = [name, f"{row['gap']:.2g}", f"{cosine['grpo']:.2f}", f"{cosine['corrected']:.2f}", _change(cosine)]
         lines.append(f"| {' | '.join([*cells, format(end['grpo'], '.3f'), _change(end)])} |")
-    return lines
+    return [*lines, "", *prose(_verdict(told["samplers"], "cosine"), _verdict(told["samplers"], "pass"))]
+
+
+def _verdict(samplers: dict[str, Any], of: str) -> str:
+    """Which intervals leave out 0."""
+    what = {"cosine": "the direction of the gradient", "pass": "what is learned"}[of]
+    moved = [name for name, row in samplers.items() if row[of]["low"] > 0 or row[of]["high"] < 0]
+    rest = [name for name in samplers if name not in moved]
+    said = (
+        f"It changes {what} where the sampler is: {'; '.join(moved)}."
+        if moved
+        else f"It is not shown to change {what}."
+    )
+    return f"{said} Not shown where it is: {'; '.join(rest)}." if moved and rest else said
 
 
 def _change(row: dict[str, float]) -> str:
