@@ -234,7 +234,8 @@ def _verdict(samplers: dict[str, Any], of: str) -> str:
 
 
 def _change(row: dict[str, float]) -> str:
-    return f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+    value, low, high = (round(row[name], 3) + 0.0 for name in ("value", "low", "high"))  # no minus before a zero
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _gpu() -> list[str]:
