@@ -8,8 +8,8 @@ Qwen3's architecture, a byte-level BPE tokenizer trained here, a chat template: 
 for two CPU cores.
 """
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +28,11 @@ from whet.tasks import compose
 from whet.tasks.splits import held_out
 from whet.tasks.strings import TRAINED
 
-LR_FOR_RL = 5e-5  # ours, for all weights; adapters take ten times as much
-EXAMPLES = 12_800
+SIZES = {  # width, layers, width inside, learning rate from nothing, and for reinforcement learning: ours, untuned
+    "20m": (576, 6, 1536, 1.5e-3, 5e-5),
+    "2m": (192, 4, 576, 3e-3, 1e-4),
+}
+EXAMPLES = 25_600
 VOCABULARY = 288  # 256 bytes, four special tokens and 28 merges: enough for the names of the functions
 SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
 TEMPLATE = (
@@ -66,14 +69,15 @@ def tokenizer(seed: int = 0) -> Any:
     )  # fmt: skip
 
 
-def model(words: Any, seed: int = 0) -> Any:
-    """A fresh Qwen3 of 20 million parameters: six layers of 512, eight heads of 64 over two of keys and values."""
+def model(words: Any, size: str = "20m", seed: int = 0) -> Any:
+    """A fresh Qwen3 of a size, with heads of 64 numbers, which vLLM knows on a CPU too."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
+    hidden, layers, inner = SIZES[size][:3]
     config = Qwen3Config(
-        vocab_size=len(words), hidden_size=512, intermediate_size=1792, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=2, head_dim=64, max_position_embeddings=256, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
+        vocab_size=len(words), hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=hidden // 64, num_key_value_heads=hidden // 192, head_dim=64, max_position_embeddings=256,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -90,10 +94,12 @@ def rows(words: Any, seed: int, count: int, noise: Callable[[int], float]) -> li
     return found
 
 
-def base(folder: Path, examples: int, seed: int = 0, progress: Callable[[float], None] = lambda share: None) -> None:
+def base(
+    folder: Path, size: str, examples: int, seed: int = 0, progress: Callable[[float], None] = lambda share: None
+) -> None:
     """Make the model in `folder`: tokenizer, fresh weights, and one pass over the lessons, computed in bfloat16."""
-    words, how = tokenizer(seed), Lessons(seed=seed, examples=examples, lr=1.5e-3, muon_lr=0.0)
-    made = model(words, seed)
+    words, (*_, lr, lr_for_rl) = tokenizer(seed), SIZES[size]
+    how, made = Lessons(seed=seed, examples=examples, lr=lr, muon_lr=0.0), model(words, size, seed)
     taught = rows(words, seed, examples, lambda i: 0.0)
     began = time.process_time()
     # without the cache, which would keep the first weights' copies for as long as this block lasts
@@ -102,8 +108,9 @@ def base(folder: Path, examples: int, seed: int = 0, progress: Callable[[float],
     words.save_pretrained(folder)
     made.eval().save_pretrained(folder)
     card = {
-        "lr": LR_FOR_RL, "made_by": "python -m examples.showcase base", "parameters": made.num_parameters(),
-        "vocabulary": len(words), "examples": examples, "tokens": sum(len(ids) for ids, _ in taught),
+        "lr": lr_for_rl, "made_by": f"python -m examples.showcase base --size {size}",
+        "parameters": made.num_parameters(), "vocabulary": len(words), "examples": examples,
+        "tokens": sum(len(ids) for ids, _ in taught),
         "updates": updates, "cpu_minutes": round((time.process_time() - began) / 60, 1),
     }  # fmt: skip
     (folder / "whet.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -171,18 +178,26 @@ def report(runs: Path) -> None:
     quoted.put(PAGE, "showcase", told(result))
 
 
-def main(words: list[str]) -> None:
+def main() -> None:
     """One of base, commands and report, with its folder."""
-    what, folder = words
-    if what == "base":
-        base(Path(folder), EXAMPLES)
-    elif what == "commands":
-        print(
-            "\n".join(COMMAND.format(folder=folder, engine=engine, seed=seed) for engine in ENGINES for seed in SEEDS)
-        )
+    from rich.console import Console
+
+    from whet.live import with_progress
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("base", "commands", "report"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=SIZES, default="20m")
+    parser.add_argument("--examples", type=int, default=EXAMPLES)
+    typed = parser.parse_args()
+    if typed.what == "base":
+        with_progress(Console(), "training", lambda tell: base(typed.folder, typed.size, typed.examples, progress=tell))
+    elif typed.what == "commands":
+        runs = [COMMAND.format(folder=typed.folder, engine=engine, seed=seed) for engine in ENGINES for seed in SEEDS]
+        print("\n".join(runs))
     else:
-        report(Path(folder))
+        report(typed.folder)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,4 +1,4 @@
-"""What TRL's GRPOTrainer does in its first update, for golden/trl_update.json: `python golden/trl_update.py`.
+"""What TRL's GRPOTrainer does in its first update, and what GRPOConfig sets by default: `python golden/trl_update.py`.
 
 It needs TRL beside whet (`pip install trl==1.16.0`, which is none of whet's own packages). The model's weights are a
 formula, so that nothing but the responses that TRL drew, its gradient and its step has to be kept.
@@ -94,6 +94,16 @@ def trained(kind, more, words, place):
     }
 
 
+def defaults():
+    """What GRPOConfig sets where nobody says otherwise, those of transformers' TrainingArguments included."""
+    from dataclasses import MISSING, fields
+
+    from trl import GRPOConfig
+
+    kinds = (bool, int, float, str, type(None))
+    return {f.name: f.default for f in fields(GRPOConfig) if f.default is not MISSING and type(f.default) in kinds}
+
+
 def main():
     from importlib.metadata import version
 
@@ -105,7 +115,7 @@ def main():
     told = {
         "about": "One update of TRL's GRPOTrainer from weights that are a formula; golden/trl_update.py made it.",
         "versions": {name: version(name) for name in ("trl", "torch", "transformers")},
-        "lr": RATE, "clip_norm": CLIP, "cases": cases,
+        "lr": RATE, "clip_norm": CLIP, "defaults": defaults(), "cases": cases,
     }
     (HERE / "trl_update.json").write_text(json.dumps(told, indent=1) + "\n")
 

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from tests.engines import chat
@@ -249,7 +250,7 @@ def test_the_three_commands_of_the_readme_work_as_they_stand(tmp_path):
 
     Only the length of the training is cut, by options behind the second command.
     """
-    import transformers as hf
+    from transformers import AutoModelForCausalLM
 
     commands = readme("**Your own model, problems and judge**")
     assert [line.split()[:2] for line in commands] == [["whet", "check"], ["whet", "train"], ["whet", "export"]]
@@ -257,9 +258,10 @@ def test_the_three_commands_of_the_readme_work_as_they_stand(tmp_path):
     tokenizer = chat.bpe()
     tokenizer.save_pretrained(place)
     model = chat.model(tokenizer)
-    hf.Qwen3ForCausalLM(
-        type(model.config)(**{**model.config.to_dict(), "max_position_embeddings": 512})
-    ).save_pretrained(place)
+    model.config.max_position_embeddings = 512
+    with torch.no_grad():  # the end of a turn is likely, so that responses are short
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("<|im_end|>")] *= 4
+    model.save_pretrained(place)
     rows = [{"prompt": f"what is {i}?", "answer": "e"} for i in range(12)]
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "my.py").write_text(MY_JUDGE)
@@ -275,7 +277,7 @@ def test_the_three_commands_of_the_readme_work_as_they_stand(tmp_path):
         assert done.returncode == 0, command + done.stdout + done.stderr
         said.append(done.stdout)
     assert "Finished after 1 updates" in said[1]
-    assert hf.AutoModelForCausalLM.from_pretrained(tmp_path / "my_model").config.model_type == "qwen3"
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "my_model").config.model_type == "qwen3"
     assert "whet" in (tmp_path / "my_model" / "README.md").read_text()
 
 

@@ -1,5 +1,6 @@
 """A TRL configuration becomes a command that whet accepts, with the same loss, and nothing is dropped in silence."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -8,13 +9,14 @@ import pytest
 import torch
 
 from tests.laws.harness import case, run_fields
-from whet import groups, shelf
+from whet import groups, moving, shelf
 from whet.cli import settings_of
-from whet.moving import from_trl
+from whet.moving import DEFAULTS, NO_EQUIVALENT, OF_VLLM, ONLY_LOOKS, from_trl
 from whet.refusal import Refused
 from whet.settings import with_settings
 from whet.step import objective, weigh
 
+DOCS = Path(__file__).parents[1] / "docs"
 PYTHON = """
 from datasets import load_dataset
 from peft import LoraConfig
@@ -78,6 +80,17 @@ def test_every_default_of_trl_is_named(tmp_path):
     assert not found.missing
 
 
+def test_the_defaults_are_those_that_trl_told():
+    recorded = json.loads((DOCS.parent / "golden" / "trl_update.json").read_text())["defaults"]
+    assert {name: recorded[name] for name in DEFAULTS} == DEFAULTS
+    assert recorded["lr_scheduler_type"] == "linear"
+    assert recorded["weight_decay"] == 0.0
+    known = {*DEFAULTS, *ONLY_LOOKS, *NO_EQUIVALENT, *OF_VLLM, *moving._MAPPED}
+    ours = ("vllm", "entropy", "top_", "min_p", "num_", "loss", "beta", "epsilon", "scale", "sapo", "vespo", "mask",
+            "temperature", "generation", "importance", "ref_", "sync", "delta", "reward", "max_c", "multi")  # fmt: skip
+    assert {name for name in recorded if name.startswith(ours)} <= known
+
+
 @pytest.mark.parametrize("kind", ["grpo", "bnpo", "dapo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"])
 @pytest.mark.parametrize(
     "more",
@@ -124,7 +137,7 @@ def test_the_correction_for_vllm_is_moved_with_its_bound(mode, recipe, setting, 
 
 
 def trl_loss(kind, beta, given, logp):
-    """As grpo_trainer.py of TRL 1.10 computes it for one device and one batch, from the rewards on."""
+    """As grpo_trainer.py of TRL computes it for one device and one batch, from the rewards on."""
     fields, mask = given.batch.fields, given.batch["mask"]
     reward, group = fields["score"], fields["group"]
     centred = reward - groups.mean(reward, group)
@@ -173,8 +186,6 @@ def test_a_file_that_says_nothing_is_refused(name, text, sentence, tmp_path):
 
 
 # --- the pages ----------------------------------------------------------------------------------------------
-
-DOCS = Path(__file__).parents[1] / "docs"
 
 
 def blocks(page, language):

@@ -402,7 +402,7 @@ def test_a_number_that_is_none_ends_the_step_and_names_its_stage(stage, monkeypa
             engine.model.get_input_embeddings().weight[5] = float("nan")
         before = None
     if stage == "the forward pass":
-        engine.model.register_forward_hook(_nan_when_training)
+        engine.model.base_model.register_forward_hook(_nan_when_training)
     if stage == "the gradient":
         next(engine.model.parameters()).register_hook(lambda x: x * float("inf"))
     with pytest.raises(NotFinite) as found:
@@ -413,9 +413,9 @@ def test_a_number_that_is_none_ends_the_step_and_names_its_stage(stage, monkeypa
         assert not engine.optimizer.state
 
 
-def _nan_when_training(model, inputs, found):
+def _nan_when_training(backbone, inputs, found):
     if torch.is_grad_enabled():
-        found.logits = found.logits * float("nan")
+        found.last_hidden_state = found.last_hidden_state * float("nan")
     return found
 
 
@@ -527,6 +527,46 @@ def test_noise_in_the_forward_pass_is_found():
     assert {"sampler and learner agree", "ratio is one", "gradient repeats"} <= set(found)
 
 
+def test_a_sampler_that_reports_other_numbers_is_found():
+    engine = _engine()
+    draw = engine.sampler.draw
+
+    def off(*how):
+        drawn = draw(*how)
+        return replace(drawn, logp=drawn.logp - 0.01)
+
+    engine.sampler.draw = off
+    assert set(failing(engine)) == {"sampler and learner agree"}
+
+
+def test_a_learner_that_reads_otherwise_than_the_scorer_is_found():
+    engine = _engine()
+    learner = engine.learner
+
+    def colder(*how):
+        made = learner(*how)
+        gradient = made.gradient
+        made.gradient = lambda batch, scale=1.0: gradient(batch.having(temperature=batch["temperature"] * 0.9), scale)
+        return made
+
+    engine.learner = colder
+    assert set(failing(engine)) == {"ratio is one"}
+
+
+def test_a_gradient_that_does_not_repeat_is_found():
+    engine = _engine()
+    learner, times = engine.learner, []
+
+    def drifting(*how):
+        made = learner(*how)
+        gradients = made.gradients
+        made.gradients = lambda: [times.append(1) or x * (1 + 1e-7 * len(times)) for x in gradients()]
+        return made
+
+    engine.learner = drifting
+    assert set(failing(engine)) == {"gradient repeats"}
+
+
 def test_another_reference_is_found():
     engine = _engine()
     engine._start = tiny.micro(1)[0].state_dict()
@@ -536,11 +576,11 @@ def test_another_reference_is_found():
 def test_a_model_that_sees_padding_is_found():
     engine = _engine()
 
-    def by_width(model, words, how, found):
-        found.logits = found.logits * how["input_ids"].shape[1]
+    def by_width(backbone, words, how, found):
+        found.last_hidden_state = found.last_hidden_state * how["input_ids"].shape[1]
         return found
 
-    engine.model.register_forward_hook(by_width, with_kwargs=True)
+    engine.model.base_model.register_forward_hook(by_width, with_kwargs=True)
     assert "padding changes nothing" in failing(engine)
 
 
@@ -549,12 +589,19 @@ class AlwaysRight(Digits):
         return [Verdict(1.0, True) for _ in texts]
 
 
+class RightIfAnything(Digits):
+    def judge(self, problems, texts):
+        return [Verdict(float(bool(text)), bool(text)) for text in texts]
+
+
 class AlwaysWrong(Digits):
     def judge(self, problems, texts):
         return [Verdict(0.0) for _ in texts]
 
 
-@pytest.mark.parametrize(("task", "what"), [(AlwaysRight(), "empty response"), (AlwaysWrong(), "no reward")])
+@pytest.mark.parametrize(("task", "what"), [
+    (AlwaysRight(), "empty response"), (AlwaysWrong(), "no reward"), (RightIfAnything(), "another problem"),
+])  # fmt: skip
 def test_a_judge_that_cannot_tell_right_from_wrong_is_found(task, what):
     assert what in failing(_engine(), task)["judge tells right from wrong"].sentence
 

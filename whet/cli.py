@@ -1,8 +1,9 @@
 """The command line: one command for each thing a reader of papers wants to do."""
 
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +13,9 @@ from rich.table import Table
 from whet import commands
 from whet.commands import PICKLE, TRUST
 from whet.refusal import Refused
+
+if TYPE_CHECKING:
+    from whet.models.setup import Setup
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +28,9 @@ out = Console(highlight=False)
 ENGINE = Annotated[
     str, typer.Option(help="What draws the responses: local or vllm, which has [bold]--engine.dtype[/] and more.")
 ]
+TASK = Annotated[str, typer.Option(help="compose, countdown, digits, code, gsm8k, math, aime, or data of your own.")]
+PROFILE = Annotated[bool, typer.Option("--profile", help="Say at the end where the time of the steps went.")]
+OPTIMISER = Annotated[str, typer.Option(help="adamw, or adamw_8bit: its memory in 8 bits, by bitsandbytes.")]
 RUNS = Annotated[str, typer.Option("--runs", help="The folder that holds the runs.")]
 
 
@@ -76,9 +83,7 @@ def cite(recipe: Annotated[str, typer.Argument(help="A recipe, or several joined
 def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe, several joined by + (grpo+k2_loss), or a file.")] = "grpo",
-    task: Annotated[
-        str, typer.Option(help="compose, countdown, digits, code, gsm8k, math, aime, or data of your own.")
-    ] = "compose",
+    task: TASK = "compose",
     model: Annotated[str, typer.Option(help="A Hugging Face model directory; the shipped base without it.")] = "",
     engine: ENGINE = "local",
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many updates.")] = None,
@@ -102,13 +107,9 @@ def train(
     tokens_at_once: Annotated[int, typer.Option(min=1, help="Tokens in one pass: fewer need less memory.")] = 16384,
     trust_remote_code: TRUST = False,
     allow_pickle: PICKLE = False,
-    optimiser: Annotated[
-        str, typer.Option(help="adamw, or adamw_8bit: its memory in 8 bits, by bitsandbytes.")
-    ] = "adamw",
+    optimiser: OPTIMISER = "adamw",
     track: Annotated[str, typer.Option(help="Also tell tensorboard, wandb or trackio, joined by commas.")] = "",
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Say at the end where the time of the steps went.")
-    ] = False,
+    profile: PROFILE = False,
 ) -> None:
     """Train a model, and leave a run with a report.
 
@@ -122,7 +123,6 @@ def train(
     purpose) and [bold]--engine.memory=0.4[/] (its share of the GPU).
     """
     from whet.live import LiveView
-    from whet.models.setup import Setup
     from whet.prepare import Run
     from whet.runs.store import find
     from whet.train import resume_run, start_run
@@ -134,17 +134,19 @@ def train(
         _end(resume_run(resume, runs, view, steps=steps, budget=seconds_of(budget), typed=typed))
         return
     typed |= {"engine": engine} if engine != "local" else {}
-    options = _task_options(typed, judge, max_tokens)
     run = Run(
         recipe=recipe, task=task, model=model, steps=steps, budget=seconds_of(budget), seed=seed,
         eval_every=eval_every, eval_samples=eval_samples, save_every=save_every, out=runs, name=name,
-        settings=typed, options=options, track=track,
-        setup=Setup(
-            device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once, trust_remote_code, allow_pickle,
-            optimiser,
-        ),
+        settings=typed, options=_task_options(typed, judge, max_tokens), track=track, setup=_setup(context.params),
     )  # fmt: skip
     _end(start_run(run, view))
+
+
+def _setup(typed: dict[str, Any]) -> "Setup":
+    """The setup, whose fields are options of the same names."""
+    from whet.models.setup import Setup
+
+    return Setup(**{field.name: typed[field.name] for field in fields(Setup)})
 
 
 def _only_to_resume(context: typer.Context, run: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Moving in from TRL: a GRPOConfig, as YAML or as Python, read into the whet command that trains the same.
 
-TRL is not imported and the file is not run: Python is read as a syntax tree. Names and defaults are those of TRL 1.10
-(trl/trainer/grpo_config.py, July 2026).
+TRL is not imported and the file is not run: Python is read as a syntax tree. Names and defaults are those of TRL 1.16
+(trl/trainer/grpo_config.py); a test compares the defaults with what golden/trl_update.py recorded.
 """
 
 import ast
@@ -28,7 +28,10 @@ ONLY_LOOKS = frozenset({
     "disable_dropout", "tf32", "optim", "per_device_eval_batch_size",
     "attn_implementation", "num_generations_eval", "trl_config", "accelerate_config", "dataset_config",
     "dataset_train_split", "dataset_test_split", "ds3_gather_for_generation", "model_init_kwargs", "bf16",
-    "fp16", "dtype", "torch_dtype", "use_peft",
+    "fp16", "dtype", "torch_dtype", "use_peft", "pad_to_multiple_of", "cache_implementation", "cast_lm_head_to_fp32",
+    "use_transformers_continuous_batching", "transformers_continuous_batching_config", "use_transformers_paged",
+    "vllm_model_impl", "vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout",
+    "vllm_group_port",
 })  # fmt: skip
 NO_EQUIVALENT = {
     "delta": "clipping the ratio of bad responses from above is the loss `dual_clip`, which sets the same stage as "
@@ -39,6 +42,12 @@ NO_EQUIVALENT = {
     "ref_model_mixup_alpha": "the reference stays at the start of the run",
     "ref_model_sync_steps": "the reference stays at the start of the run",
     "vllm_mode": "vLLM runs in the same process, as with `colocate`",
+    "vllm_tensor_parallel_size": "vLLM runs on one GPU",
+    "vllm_max_model_length": "as long as the model's config says",
+    "vllm_structured_outputs_regex": "responses are drawn from the whole distribution",
+    "generation_kwargs": "responses are drawn from the whole distribution",
+    "router_aux_loss_coef": "a router has no loss of its own",
+    "max_tool_calling_iterations": "a response calls no tools",
     "top_p": "responses are drawn from the whole distribution",
     "top_k": "responses are drawn from the whole distribution",
     "min_p": "responses are drawn from the whole distribution",
@@ -50,10 +59,15 @@ NO_EQUIVALENT = {
     "top_entropy_quantile": "no recipe on the shelf keeps a quantile of entropy",
     "entropy_coef": "see `whet list entropy` for what papers do instead",
     "use_adaptive_entropy": "`whet show adaptive_entropy_control`",
+    **dict.fromkeys(
+        ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target"),
+        "`whet show adaptive_entropy_control`",
+    ),
 }
 OF_VLLM = frozenset({
     "use_vllm", "vllm_gpu_memory_utilization", "vllm_enable_sleep_mode", "vllm_importance_sampling_correction",
     "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min",
+    "vllm_importance_sampling_cap",
 })  # fmt: skip
 
 
@@ -270,7 +284,7 @@ def _vllm(moved: Moved, config: Mapping[str, Any]) -> None:
     moved.words += ["--engine", "vllm", f"--engine.memory={config.get('vllm_gpu_memory_utilization', 0.3)}"]
     mode, low, high = (
         _correction(config), config.get("vllm_importance_sampling_clip_min"),
-        config.get("vllm_importance_sampling_clip_max", 3.0),
+        config.get("vllm_importance_sampling_clip_max", config.get("vllm_importance_sampling_cap", 3.0)),
     )  # fmt: skip
     parts = {"token_truncate": "truncated", "sequence_truncate": "sequence_truncated"}
     if mode in parts and high is not None:

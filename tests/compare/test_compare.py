@@ -180,11 +180,12 @@ def test_wrong_input_is_one_sentence_before_anything_runs(tmp_path, words, says)
     assert not (tmp_path / "r").exists()
 
 
-def test_a_recipe_that_needs_worked_solutions_is_refused_where_the_task_has_none(tmp_path):
+@pytest.mark.parametrize(("recipe", "says"), [("srft", "learns from worked solutions"), ("fspo", "does not say")])
+def test_a_recipe_that_needs_what_the_task_lacks_is_refused_before_anything_runs(tmp_path, recipe, says):
     file = tmp_path / "mine.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": f"{i}", "answer": f"{i}"}) for i in range(10)))
-    with pytest.raises(Refused, match="learns from worked solutions"):
-        Plan(("srft", "grpo"), (str(file),), (0,), runs=str(tmp_path / "r")).checked()
+    with pytest.raises(Refused, match=says):
+        Plan((recipe, "grpo"), (str(file),), (0,), runs=str(tmp_path / "r")).checked()
 
 
 def test_seeds_and_settings_are_read_as_they_are_typed():

@@ -87,11 +87,31 @@ def test_attention_in_two_parts_is_attention():
     together = torch.lerp(one, two, torch.sigmoid(two_total - one_total)[..., None])
     whole = torch.nn.functional.scaled_dot_product_attention(query, keys, values, scale=0.3)
     torch.testing.assert_close(together, whole, atol=1e-6, rtol=1e-5)
-    for half in (torch.bfloat16, torch.float64):  # the way of other devices and formats, against the same
-        out, total = waves.partial(query.to(half), keys.to(half), values.to(half), None, 0.3)
-        near = {"atol": 0.03, "rtol": 0.03} if half is torch.bfloat16 else {"atol": 1e-6, "rtol": 1e-5}
-        torch.testing.assert_close(out.float(), whole, **near)
-        assert total.shape == (5, 4, 3)
+    bias = torch.zeros(5, 1, 1, 9).masked_fill(torch.arange(9) < 2, -torch.inf)
+    for hidden in (None, bias):  # the way of other devices, and of a shorter format
+        ours, total = waves.partial(query, keys, values, hidden, 0.3)
+        theirs, other = waves.by_products(query, keys, values, hidden, 0.3)
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(total, other, atol=1e-6, rtol=1e-5)
+        short = [x.bfloat16() for x in (query, keys, values)]
+        ours, total = waves.partial(*short, None if hidden is None else hidden.bfloat16(), 0.3)
+        torch.testing.assert_close(ours.float(), theirs, atol=0.03, rtol=0.03)
+        torch.testing.assert_close(total, other, atol=0.03, rtol=0.03)
+
+
+def test_responses_are_drawn_in_bfloat16_too(monkeypatch):
+    mine = engine(dtype="bfloat16")
+    ours = sampled(mine, each=6, max_tokens=30)
+    plainly(monkeypatch)
+    theirs = sampled(engine(dtype="bfloat16"), each=6, max_tokens=30)
+    both = (
+        ours["mask"][:, :5]
+        & theirs["mask"][:, :5]
+        & (ours["tokens"][:, :5] == theirs["tokens"][:, :5]).cumprod(1).bool()
+    )
+    assert both.float().mean() > 0.5
+    gap = (ours["sampled_logp"][:, :5] - theirs["sampled_logp"][:, :5])[both].abs()
+    assert 0 < float(gap.max()) < 0.2  # precision.GAP
 
 
 def test_prompts_of_unequal_length_share_a_wave(monkeypatch):

@@ -6,8 +6,12 @@ results/vllm-stale.json, and from there in docs/vllm.md.
 
 import json
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from statistics import mean
 from typing import Any
+
+import torch
 
 from tests.vllm.agree import difference
 from tests.vllm.record import ROOT, versions
@@ -29,17 +33,25 @@ ARMS = {
 }
 
 
-def run(arm: str, seed: int) -> dict[str, float]:
-    """pass@1 on held-out problems at the end, and the mean effective sample size."""
-    recipe, every = ARMS[arm]
-    mine = small(seed)
-    mine.sampler = VLLM(mine, publish_every=every)
-    state, worth = State(recipe), []
-    for _ in range(UPDATES):
-        state, batch = step(mine, TASK, TASK.train(), state, seed)
-        worth += [batch.told["sampler_ess"]] if "sampler_ess" in batch.told else []  # none where nothing was learned
-    mine.sampler.publish()
-    return {"pass@1": round(pass_at(evaluate(mine, TASK, 64), 1), 3), "ess": round(mean(worth), 3)}
+def runs(seed: int) -> dict[str, dict[str, float]]:
+    """All arms on one seed: pass@1 on held-out problems at the end, and the mean effective sample size."""
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, float]] = {}
+    server: Any = None
+    for arm, (recipe, every) in ARMS.items():
+        mine = small(seed)
+        server = server or VLLM(mine)
+        server.engine, server.publish_every, mine.sampler = mine, every, server
+        server.publish()
+        state, worth = State(recipe), []
+        for _ in range(UPDATES):
+            state, batch = step(mine, TASK, TASK.train(), state, seed)
+            # none where all groups were alike, so that nothing was learned from the batch
+            worth += [batch.told["sampler_ess"]] if "sampler_ess" in batch.told else []
+        server.publish()
+        found[arm] = {"pass@1": round(pass_at(evaluate(mine, TASK, 64), 1), 3), "ess": round(mean(worth), 3)}
+        print(json.dumps({"seed": seed, "handed over": arm, **found[arm]}), flush=True)
+    return found
 
 
 def told(result: dict[str, Any]) -> str:
@@ -66,13 +78,11 @@ def summed(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """All arms on the same seeds."""
+    """All arms on the same seeds, each seed in a process of its own."""
     seeds = list(range(*map(int, sys.argv[1:3])))
-    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-    for seed in seeds:
-        for arm, runs in found.items():
-            runs.append(run(arm, seed))
-            print(json.dumps({"seed": seed, "handed over": arm, **runs[-1]}), flush=True)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        by_seed = list(pool.map(runs, seeds))
+    found = {arm: [mine[arm] for mine in by_seed] for arm in ARMS}
     command = f"python -m tests.vllm.stale {seeds[0]} {seeds[-1] + 1}"
     result = {"command": command, "seeds": seeds, "versions": versions(), "rows": summed(found), "runs": found}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

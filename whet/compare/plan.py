@@ -7,7 +7,7 @@ from typing import Any
 
 from whet.compare import maths
 from whet.prepare import BASE, Run
-from whet.recipe import Recipe, function_of
+from whet.recipe import Recipe, function_of, needs
 from whet.refusal import Refused
 from whet.runs.files import slug
 from whet.runs.store import Store
@@ -117,8 +117,13 @@ class Plan:
         for task in self.tasks:
             there = make(task, **self.options)
             for arm in self.arms:
-                if _demonstrated(maths.loaded(arm)) and not hasattr(there, "demonstrate"):
+                recipe = maths.loaded(arm)
+                if _demonstrated(recipe) and not hasattr(there, "demonstrate"):
                     raise Refused(f"{arm} learns from worked solutions, and the task {task} has none: leave it out.")
+                if "label" in needs(recipe) and not hasattr(there, "label"):
+                    raise Refused(
+                        f"{arm} learns from which statements are right, and the task {task} does not say: leave it out."
+                    )
         for arm in self.arms:
             self.job(arm, self.tasks[0], self.seeds[0])
         return self

@@ -5,6 +5,7 @@ padding is invisible, and the same sequence has the same numbers in any company.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Any
@@ -16,7 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from whet.batch import Batch
 from whet.draw import generator
+from whet.engines import sharing
 from whet.engines.head import Head, Numbers
+from whet.engines.sharing import Shared
 
 PIECE = 64  # tokens that one more forward pass costs, beside its own: ours, measured with the shipped base
 STEPS = 128  # lengths told apart when pieces are cut
@@ -38,6 +41,14 @@ class Rows:
     mask: Bool[Tensor, "b t"]
     targets: Int[Tensor, "k"]
     temperature: Float[Tensor, "k"]
+    shared: Shared | None = None  # the same rows with their prompts read once
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Tokens that a model reads, without padding and with it."""
+        if self.shared:
+            return self.shared.tokens, self.shared.ids.numel()
+        return int(self.end.sum()), self.ids.numel()
 
     def spread(self, x: Float[Tensor, "k"]) -> Float[Tensor, "b t"]:
         """A number for each token that counts, in its place; 0 elsewhere. Carries gradient."""
@@ -105,12 +116,35 @@ def cut(lengths: Sequence[int], budget: int, piece: float = PIECE) -> list[list[
     return found
 
 
-def micro_batches(batch: Batch, budget: int, device: Any, only: Sequence[int] | None = None) -> Iterator[Rows]:
-    """The batch, or `only` some rows, in pieces of at most `budget` tokens, prompts and padding included."""
+def micro_batches(
+    batch: Batch, budget: int, device: Any, only: Sequence[int] | None = None, share: int = 0
+) -> Iterator[Rows]:
+    """The batch, or `only` some rows, in pieces of at most `budget` tokens, prompts and padding included.
+
+    `share` is the width of a model that can read a prompt once for several responses, if it may where that pays.
+    """
     lengths = batch["length"].tolist()
     chosen = range(len(lengths)) if only is None else only
-    for piece in cut([len(batch.prompts[i]) + lengths[i] for i in chosen], budget):
-        yield _lay_out(batch, [chosen[i] for i in piece], lengths, device)
+    packs = [[i] for i in chosen]
+    if share:
+        found = sharing.packs([batch.prompts[i] for i in chosen], [lengths[i] for i in chosen], share, budget)
+        packs = [[chosen[i] for i in pack] for pack in found]
+    sizes = [len(batch.prompts[pack[0]]) + sum(lengths[i] for i in pack) for pack in packs]
+    for piece in cut(sizes, budget):
+        mine = [packs[i] for i in piece]
+        rows = _lay_out(batch, [i for pack in mine for i in pack], lengths, device)
+        yield rows if len(mine) == len(rows.index) else _sharing(batch, rows, mine, lengths)
+
+
+def _sharing(batch: Batch, rows: Rows, packs: list[list[int]], lengths: list[int]) -> Rows:
+    """The same rows, with what is read instead of them."""
+    order, device = rows.index.tolist(), rows.mask.device
+    place = {row: i for i, row in enumerate(order)}
+    responses = [batch["tokens"][i, : lengths[i]] for i in order]
+    prompts = [batch.prompts[i] for i in order]
+    shared = sharing.laid_out([[place[i] for i in pack] for pack in packs], prompts, responses, rows.mask.cpu())
+    tensors = {name: getattr(shared, name).to(device) for name in ("ids", "position", "seen", "at")}
+    return replace(rows, shared=replace(shared, **tensors))
 
 
 def _lay_out(batch: Batch, piece: list[int], lengths: list[int], device: Any) -> Rows:
@@ -142,17 +176,34 @@ def hidden(model: Any, rows: Rows) -> Float[Tensor, "k d"]:
     Taken by a hook in front of the head, which itself is given nothing: that works for every architecture.
     """
     found: list[Tensor] = []
+    shared = rows.shared
+    asked = shared.asked(model) if shared else {"input_ids": rows.ids}
 
     def take(_: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        found.append(inputs[0][rows.where])
+        found.append(inputs[0].flatten(0, 1)[shared.at] if shared else inputs[0][rows.where])
         return (inputs[0][:, :0],)
 
     hook = model.get_output_embeddings().register_forward_pre_hook(take)
     try:
-        model(input_ids=rows.ids, use_cache=False)
+        model(**asked, use_cache=False)
     finally:
         hook.remove()
     return found[0]
+
+
+@contextmanager
+def few_embeddings(model: Any) -> Iterator[None]:
+    """Inside, the gradient of what is looked up names the tokens that were there, and is no table of all of them."""
+    table = model.get_input_embeddings()
+    dense = type(table) is not torch.nn.Embedding or table.weight.grad is None or table.sparse
+    if dense:
+        yield
+        return
+    table.sparse = True
+    try:
+        yield
+    finally:
+        table.sparse = False
 
 
 @torch.no_grad()
@@ -193,7 +244,7 @@ def blind(rows: Rows, token: int, share: float = 0.6) -> Rows:
     for row, length in zip(ids, rows.prompt.tolist(), strict=True):
         hidden = torch.rand(length, generator=generator(*row[:length].tolist())) < share
         row[:length][hidden.to(row.device)] = token
-    return replace(rows, ids=ids)
+    return replace(rows, ids=ids, shared=None)
 
 
 def flops(model: Any, rows: Rows) -> float:
@@ -201,7 +252,7 @@ def flops(model: Any, rows: Rows) -> float:
     head = model.get_output_embeddings().weight
     tied = model.get_input_embeddings().weight is head
     body = model.num_parameters() - (1 if tied else 2) * head.numel()
-    return 2.0 * (body * rows.ids.numel() + head.numel() * len(rows.targets))
+    return 2.0 * (body * rows.sizes[1] + head.numel() * len(rows.targets))
 
 
 class Critic(torch.nn.Module):

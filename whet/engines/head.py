@@ -26,7 +26,7 @@ from whet.engines.precision import of_products
 
 ROOM = 160 * 2**20  # bytes of logits held at once: ours, 276 tokens of a vocabulary of 151,936 in float32
 BLOCK = 2**18  # logits in one elementwise pass of a thread, 1 MiB: ours, the second-level cache of today's servers
-COLUMNS = 2**15  # tokens of the vocabulary whose gradients are added up at once where that takes a copy
+AT_ONCE = 2**21  # numbers of a weight's gradient in one product, where it has to be copied: ours, as measured
 LOWEST = -1e30  # instead of the -inf of a forbidden token, since 0 · inf is no number
 
 _linear: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
@@ -260,11 +260,12 @@ def _product(one: Tensor, other: Tensor, start: Tensor | None, into: Tensor) -> 
 
 
 def _add_product(gradient: Float[Tensor, "v d"], one: Float[Tensor, "k v"], other: Float[Tensor, "k d"]) -> None:
-    """Add one.T @ other; where that is rounded when it is made, a few columns at a time, in the cache."""
+    """Add one.T @ other; where it is rounded when it is made, some of it at a time, in the cache."""
     if one.dtype is gradient.dtype:
         gradient.addmm_(one.T, other)
         return
-    for part, mine in zip(gradient.split(COLUMNS), one.split(COLUMNS, 1), strict=True):
+    rows = max(AT_ONCE // gradient.shape[1], 1)
+    for part, mine in zip(gradient.split(rows), one.split(rows, 1), strict=True):
         part.add_(mine.T @ other)
 
 

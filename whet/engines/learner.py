@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whet.batch import Batch
-from whet.engines import forward, relaxed
+from whet.engines import forward, relaxed, sharing
 from whet.engines.forward import Rows
 from whet.engines.head import Head, Numbers
 from whet.engines.profile import counted, stage
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Objective = Callable[[Mapping[str, Tensor]], Tensor]
 OLD = {"old_logp": "logp", "old_entropy": "entropy"}  # on policy the old number is the detached current one
+NEAR = 2048  # tokens: ours; with 0.8 and 42 million parameters more of them took as much time, and more memory
 # What forward passes make: field → whose hidden states it is read off, its name there, and the sign it cannot lack.
 MADE = {
     "logp": ("logp", "logp", -1),
@@ -55,7 +56,7 @@ class LocalLearner:
     def gradient(self, batch: Batch, scale: float = 1.0) -> dict[str, float]:
         """Set the gradient of scale × objective on this batch; micro-batches add up to the same gradient."""
         engine = self.engine
-        engine.optimizer.zero_grad()
+        self._forget_gradient()
         if self.selector:
             batch = batch.having(selected=self._selected(batch, self.selector))
         self.silent = self._silent(batch)
@@ -64,15 +65,11 @@ class LocalLearner:
         loss, heard = 0.0, (~self.silent).nonzero()[:, 0].tolist()
         with engine.precision():  # once, so that the weights are rounded once
             head = Head(engine.model, engine.chunk)
-            for rows in forward.micro_batches(batch, engine.token_budget, engine.device, heard):
+            for rows in forward.micro_batches(batch, self._budget(), engine.device, heard, self._share(batch)):
                 with stage("forward"):
                     loss += self._micro_batch(batch, rows, head, scale)
-                sizes = (int(rows.end.sum()), rows.ids.numel())
-                counted("forward", *sizes, flops=forward.flops(engine.model, rows))
-                counted("backward", *sizes, flops=2 * forward.flops(engine.model, rows))
-        for x in engine.parameters:
-            if x.grad is None:  # where nothing pushed: AdamW still moves on by its momentum
-                x.grad = torch.zeros_like(x)
+                counted("forward", *rows.sizes, flops=forward.flops(engine.model, rows))
+                counted("backward", *rows.sizes, flops=2 * forward.flops(engine.model, rows))
         for row, *numbers in zip(batch.fields.get("row", torch.tensor([])).tolist(), *self.seen.values(), strict=False):
             self.met.setdefault(row, (numbers[0], numbers[1]))
         return {"loss": loss, **told(batch.having(mask=batch["mask"] & ~unread), self.seen)}
@@ -124,6 +121,25 @@ class LocalLearner:
         """Copies of the gradient as it stands, in the order of `weights`; after a step it is the clipped one."""
         return [torch.zeros_like(x) if x.grad is None else x.grad.clone() for x in self.engine.parameters]
 
+    def _forget_gradient(self) -> None:
+        """Zero for the policy, in the memory that there is; the critic has none until it is asked."""
+        before = [x.grad for x in self.engine.parameters]
+        self.engine.optimizer.zero_grad()
+        for x, grad in zip(self.engine.parameters, before, strict=True):
+            # also where nothing will push: AdamW still moves on by its momentum
+            x.grad = torch.zeros_like(x) if grad is None else grad.zero_()
+
+    def _budget(self) -> int:
+        """Tokens read at once: what the engine allows, and on a processor no more than it is fastest with."""
+        allowed = self.engine.token_budget
+        return min(allowed, NEAR) if self.engine.device.type == "cpu" else allowed
+
+    def _share(self, batch: Batch) -> int:
+        """The width of the model if responses may share their prompt: where the policy alone reads it as it is."""
+        model = self.engine.model
+        alone = not self._asked(batch) & {"blind_logp", "new_value"}
+        return model.config.get_text_config().hidden_size if alone and sharing.possible(model) else 0
+
     def _selected(self, batch: Batch, selector: Objective) -> Tensor:
         """What the selector chooses on the whole batch, [n t] bool, by the policy as it is now."""
         now = self.engine.score(batch, ["old_logp", "old_entropy"])
@@ -165,7 +181,7 @@ class LocalLearner:
         """
         engine, asked = self.engine, self._asked(batch)
         model, critic = engine.model, engine.critic if "new_value" in asked else None
-        with engine.recomputing():
+        with engine.recomputing(), forward.few_embeddings(model):
             hidden = {"logp": forward.hidden(model, rows)}
             if "blind_logp" in asked:
                 hidden["blind_logp"] = forward.hidden(model, forward.blind(rows, engine.stop[0]))

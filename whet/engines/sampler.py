@@ -23,6 +23,7 @@ from whet.engines import waves
 from whet.engines.cache import roomy
 from whet.engines.forward import cut
 from whet.engines.pick import Drawing, pick
+from whet.engines.precision import of_products
 from whet.engines.profile import counted, stage
 
 DROP = 8  # finished rows leave when they are 1/8 of those computed: ours, copying the cache costs a step or so
@@ -138,7 +139,7 @@ class Page:
 
     def __init__(self, model: Any, uniform: Float[Tensor, "n m"], how: Drawing, ended: Ended | None = None) -> None:
         self.uniform, self.how, self.device, self.ended = uniform.to(model.device), how, model.device, ended
-        self.stop = torch.tensor(how.stop, device=self.device)
+        self.stop, self.weights = torch.tensor(how.stop, device=self.device), _weights(model)
         # One column more than responses can have: where those that have ended write until they are dropped.
         self.out = empty(len(uniform), how.max_tokens + 1, how.padding, self.device)
 
@@ -214,6 +215,7 @@ def _continuous(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows
                 mine = _next(waiting, prompts, rows - left, budget)
                 logits, wave, position = _begun(model, [prompts[i] for i in mine], mine, page)
             front, going = front.beside(page.write(page.opened(mine, position), logits)), [*going, wave]
+            counted("decode", len(mine))
         elif not left:
             page.left(front)
             return
@@ -221,7 +223,7 @@ def _continuous(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows
             with stage("decode"):
                 logits = waves.forward(model, going, front.token, front.position)
                 front = page.write(front, logits).moved()
-            counted("decode", left, flops=2.0 * _weights(model) * len(front), moved=4.0 * _weights(model))
+            counted("decode", left, flops=2.0 * page.weights * len(front), moved=4.0 * page.weights)
 
 
 def _dropped(front: Front, going: list[waves.Wave]) -> tuple[Front, list[waves.Wave]]:
@@ -250,7 +252,7 @@ def _begun(
 ) -> tuple[Tensor, waves.Wave, Tensor]:
     """The logits after each prompt, a wave of the responses to them, and the position of their first tokens."""
     logits, cache, mask, which = _read(model, prompts, page.how)
-    held = waves.Prompts.of(cache, mask)
+    held = waves.Prompts.of(cache, mask, of_products(model.get_input_embeddings().weight))
     row = torch.tensor(rows, device=page.device)
     return logits[which], waves.Wave(row, held, which), mask.sum(1)[which]
 
@@ -270,6 +272,7 @@ def _in_turns(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows: 
 def _to_the_end(model: Any, page: Page, piece: list[int], logits: Tensor, cache: Any, mask: Tensor) -> None:
     """A token for each row that is not finished, then the model on those tokens, until none is left."""
     front = page.write(page.opened(piece, mask.sum(1)), logits)
+    counted("decode", len(piece))
     width = mask.shape[1]
     mask = torch.nn.functional.pad(mask, (0, page.how.max_tokens), value=1)
     while left := int(front.running.sum()):
@@ -279,7 +282,7 @@ def _to_the_end(model: Any, page: Page, piece: list[int], logits: Tensor, cache:
             cache.reorder_cache(keep)
             front, mask = front.kept(keep), mask[keep]
         width += 1
-        counted("decode", left, flops=2.0 * _weights(model) * len(front), moved=4.0 * _weights(model))
+        counted("decode", left, flops=2.0 * page.weights * len(front), moved=4.0 * page.weights)
         logits = _forward(model, front.token[:, None], mask[:, :width], front.position[:, None], cache).logits[:, -1]
         front = page.write(front, logits).moved()
     page.left(front)

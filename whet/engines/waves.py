@@ -44,11 +44,11 @@ class Prompts:
     bias: Tensor | None
 
     @classmethod
-    def of(cls, cache: Any, mask: Int[Tensor, "d p"]) -> "Prompts":
-        """What a model has just read; refused where a layer keeps less than all of it."""
+    def of(cls, cache: Any, mask: Int[Tensor, "d p"], dtype: torch.dtype) -> "Prompts":
+        """What a model has just read, in the format of its products; refused where a layer keeps less than all."""
         if any(type(layer) is not DynamicLayer for layer in cache.layers):
             raise Unfit
-        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        layers = [(layer.keys.to(dtype), layer.values.to(dtype)) for layer in cache.layers]
         if bool(mask.all()):
             return cls(layers, None)
         bias = torch.zeros(mask.shape, dtype=layers[0][0].dtype, device=mask.device)
@@ -132,11 +132,16 @@ class Wave:
 
 def partial(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Parts:
     """Attention [b h m s] over these keys only, and log Σ exp of its scores [b h m]."""
-    if query.device.type == "cpu" and query.dtype == torch.float32:
+    if query.device.type == "cpu":
         bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, keys, values, attn_mask=bias, scale=scale
         )
+    return by_products(query, keys, values, bias, scale)
+
+
+def by_products(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Parts:
+    """The same on any device: softmax in float32 between two products."""
     scores = (query @ keys.transpose(2, 3)).float() * scale
     scores = scores if bias is None else scores + bias
     return scores.softmax(-1).to(values.dtype) @ values, scores.logsumexp(-1)
@@ -230,7 +235,8 @@ def _attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer, sizes = module.layer_idx, [len(wave) for wave in _now.waves]
     _now.seen.append(layer)
-    pieces = zip(_now.waves, *(x.split(sizes) for x in (query, key, value)), strict=True)
+    # Where autocast rounds products, rotated queries and keys are float32, values are not: attention takes theirs.
+    pieces = zip(_now.waves, *(x.to(value.dtype).split(sizes) for x in (query, key, value)), strict=True)
     return torch.cat([wave.attend(layer, q, k, v, scale) for wave, q, k, v in pieces]).transpose(1, 2), None
 
 

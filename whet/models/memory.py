@@ -18,7 +18,7 @@ from whet.refusal import Refused
 
 GB = 1e9
 KEPT_WIDE, KEPT_INNER = 14, 4  # ours: tensors as wide as the model, and as its inner layers, that a layer keeps
-HEAD = 3  # copies of the logits that the head holds at once: themselves, float32, their gradient
+HEAD, PICKED = 2, 4  # copies of them in float32, and of the logits that a token of each response is drawn from
 ROWS = 512  # responses whose cache is held at once: engines.local.MAX_ROWS
 
 
@@ -86,6 +86,8 @@ def estimate(
     config = {**config, **config.get("text_config", {})}
     count, shape = parameters(folder), _Shape.of(config)
     small = 2 if setup.dtype == "bfloat16" else 4
+    # On the CPU a token is drawn for a few responses after the other, so there is one copy of their logits.
+    drawn = shape.vocabulary * (4 * PICKED if setup.device.startswith("cuda") else small)
     trained = _adapted(shape, lora.parsed(setup.lora).r) if setup.lora else count
     return Need(
         weights=count * (2 if setup.held_in() == "bfloat16" else 4),
@@ -94,7 +96,7 @@ def estimate(
         reference=(4 if setup.lora else 8) * trained,  # the start, and the model that is built from it
         critic=16 * count if {"value", "new_value"} & set(needs) else 0,
         passes=_passes(shape, setup, small, min(setup.tokens_at_once, rows * (prompt + max_tokens))),
-        cache=min(rows, ROWS) * (prompt + max_tokens) * shape.layers * shape.cached * small,
+        cache=min(rows, ROWS) * ((prompt + max_tokens) * shape.layers * shape.cached * small + drawn),
     )
 
 
@@ -128,10 +130,10 @@ def _adapted(shape: _Shape, r: int) -> int:
 
 
 def _passes(shape: _Shape, setup: Setup, small: int, tokens: int) -> float:
-    """What the backward pass needs for a micro-batch of so many tokens, of which the head speaks at few at once."""
+    """What the backward pass needs for a micro-batch: the layers of all its tokens, and the logits of a few."""
     layer = (KEPT_WIDE * shape.wide + KEPT_INNER * shape.inner) * small
     kept = shape.layers * shape.wide * small + layer if setup.recompute else shape.layers * layer
-    return tokens * kept + HEAD * 4 * min(tokens * shape.vocabulary, max(ROOM, shape.vocabulary))
+    return tokens * kept + HEAD * 4 * min(tokens * shape.vocabulary, max(ROOM // 4, shape.vocabulary))
 
 
 # --- before starting --------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ def refuse_if_short(path: str | Path, setup: Setup, room: float | None = None, *
     advice = f"would fit: {'; or '.join(fitting[:3])}" if fitting else "nothing here would fit: take a smaller model"
     raise Refused(
         f"this run needs about {_gb(need.total)} GB ({need.told()}), and {_gb(room)} GB are free on "
-        f"{setup.device}; {advice}."
+        f"{setup.device}; {advice}; --guard.memory=false begins all the same."
     )
 
 

@@ -102,13 +102,15 @@ def both_ways(result: "Result") -> dict[tuple[str, str], dict[str, Any]]:
 def cell(pair: Mapping[str, Any], unit: str) -> str:
     """A difference and the sign of its verdict, short: shares in points.
 
-    >>> cell({"difference": 0.031, "sign": "▲"}, "share"), cell({"difference": -0.25, "sign": "?"}, "nats")
-    ('+3.1 ▲', '-0.25 ?')
+    >>> cell({"difference": 0.031, "sign": "▲"}, "share"), cell({"difference": -0.254, "sign": "?"}, "share")
+    ('+3.1 ▲', '-25 ?')
     """
     value = pair["difference"]
     if value != value:
         return f"– {pair['sign']}"
-    return (f"{100 * value:+.1f}" if unit == "share" else f"{value:+.2g}") + f" {pair['sign']}"
+    points = 100 * value
+    said = f"{value:+.2g}" if unit != "share" else f"{points:+.1f}" if abs(points) < 9.95 else f"{points:+.0f}"
+    return f"{said} {pair['sign']}"
 
 
 def _matrix(result: "Result", unit: str) -> str:
