@@ -198,7 +198,8 @@ def _gap() -> list[str]:
         *prose(
             "`sampler_gap` is the largest difference, over the tokens of a batch, between the log-probability",
             "recorded while sampling and the one that the learner computes for the same weights; `sampler_gap_mean`",
-            "is the mean. Bounds that `whet check` and the tests hold it to: 1e-5 nats in float32, 0.2 in bfloat16.",
+            "is the mean. The tests hold the largest to 1e-5 nats in float32 and 0.2 in bfloat16; a run does not begin",
+            "above 0.002 and 0.5 (`whet check`).",
         ),
         "",
         *prose(
@@ -216,11 +217,25 @@ def _gap() -> list[str]:
         cosine, end = row["cosine"], row["pass"]
         cells = [name, f"{row['gap']:.2g}", f"{cosine['grpo']:.2f}", f"{cosine['corrected']:.2f}", _change(cosine)]
         lines.append(f"| {' | '.join([*cells, format(end['grpo'], '.3f'), _change(end)])} |")
-    return lines
+    return [*lines, "", *prose(_verdict(told["samplers"], "cosine"), _verdict(told["samplers"], "pass"))]
+
+
+def _verdict(samplers: dict[str, Any], of: str) -> str:
+    """Which intervals leave out 0."""
+    what = {"cosine": "the direction of the gradient", "pass": "what is learned"}[of]
+    moved = [name for name, row in samplers.items() if row[of]["low"] > 0 or row[of]["high"] < 0]
+    rest = [name for name in samplers if name not in moved]
+    said = (
+        f"It changes {what} where the sampler is: {'; '.join(moved)}."
+        if moved
+        else f"It is not shown to change {what}."
+    )
+    return f"{said} Not shown where it is: {'; '.join(rest)}." if moved and rest else said
 
 
 def _change(row: dict[str, float]) -> str:
-    return f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+    value, low, high = (round(row[name], 3) + 0.0 for name in ("value", "low", "high"))  # no minus before a zero
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _gpu() -> list[str]:

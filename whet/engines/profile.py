@@ -223,15 +223,17 @@ class Profiler:
         assert self.machine is not None
         where = "the GPU" if self.profile.device.type == "cuda" else "the process"
         number = str(self.dtype).removeprefix("torch.")
-        return (
-            f"Means of {self.steps} steps; evaluation and checkpoints are not in them. prefill reads the prompts, "
-            "decode writes the responses, judge waits for rewards, score reads the responses before the update, "
-            "forward and backward are the loss and its gradient. tokens/s: of the tokens that a stage reads or "
-            "writes; for judge, optimiser, other and step, of the responses. padding: share of computed tokens "
-            "that nobody asked for. matmul, memory: share of what this machine did at the start, "
-            f"{self.machine.matmul / 1e9:,.0f} GFLOP/s in {number} and {self.machine.bandwidth / 1e9:.1f} GB/s; "
-            f"nothing where a stage does not count it. peak: the most memory of {where} during the stage."
+        lines = (
+            f"Means of {self.steps} steps; evaluation and checkpoints are not in them.",
+            "prefill reads the prompts, decode writes the responses, judge waits for rewards, score reads the "
+            "responses before the update, forward and backward are the loss and its gradient.",
+            "tokens/s: that the stage reads or writes; for judge, optimiser, other and step those of the responses.",
+            "padding: share of the computed tokens that nobody asked for.",
+            f"matmul, memory: share of the {self.machine.matmul / 1e9:,.0f} GFLOP/s in {number} and "
+            f"{self.machine.bandwidth / 1e9:.1f} GB/s that this machine did at the start; empty where not counted.",
+            f"peak: the most memory of {where} during the stage.",
         )
+        return "\n".join(lines)
 
 
 HEADS = ("stage", "s/step", "share", "tokens/s", "padding", "matmul", "memory", "peak MiB")
