@@ -121,7 +121,7 @@ def base(
 
 COMMAND = (
     "whet train grpo --model {folder} --task compose --task.levels=1 --task.evaluated=1 --task.count=24 --lora r=16 "
-    "--choose.prompts=8 --sample.responses=8 --steps 20 --eval-every 0 --eval-samples 16 --engine {engine} "
+    "--choose.prompts=8 --sample.responses=8 --steps 40 --eval-every 0 --eval-samples 16 --engine {engine} "
     "--seed {seed} --name {engine}-{seed} --runs {folder}-runs"
 )
 ENGINES, SEEDS = ("local", "vllm"), (0, 1, 2)

