@@ -38,6 +38,7 @@ COLUMNS = {
     "judges": "MiB, all judge processes",
     "cpu": "CPU s per update",
     "wall": "s per update",
+    "own": "MiB, pages of files left out",  # those the system takes back when other processes want memory
 }
 
 
@@ -60,7 +61,7 @@ class Gauge(View):
 
     def stepped(self, step: int, told: dict[str, float], progress: float) -> None:
         hours = (time.monotonic() - self.began) / 3600
-        row = [hours, _mib(self.me), self._judges(), self.cpu, told["seconds"]] if "seconds" in told else []
+        row = [hours, _mib(self.me), self._judges(), self.cpu, told["seconds"], _own()] if "seconds" in told else []
         if row:
             with self.file.open("a") as file:
                 file.write(" ".join([str(step), *(f"{x:.6g}" for x in row)]) + "\n")
@@ -78,6 +79,12 @@ def _mib(process: psutil.Process) -> float:
         return process.memory_info().rss / 2**20
     except psutil.Error:  # ended meanwhile
         return 0.0
+
+
+def _own() -> float:
+    """MiB of this process that are backed by no file."""
+    rows = Path("/proc/self/status").read_text().splitlines()
+    return sum(float(row.split()[1]) for row in rows if row.startswith(("RssAnon", "VmSwap"))) / 1024
 
 
 def ask(folder: str, file: str, enough: Any) -> None:
@@ -133,7 +140,7 @@ def segment(file: Path) -> dict[str, Any]:
     queries = file.with_suffix(".json")
     return {
         "updates": [int(step[0]), int(step[-1])], "hours": round(float(hours[-1]), 3),
-        **{name: slope(hours, x, unit) for (name, unit), x in zip(COLUMNS.items(), columns, strict=True)},
+        **{name: slope(hours, x, unit) for (name, unit), x in zip(COLUMNS.items(), columns, strict=False)},
         **(json.loads(queries.read_text()) if queries.is_file() else {}),
     }  # fmt: skip
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from whet import cli, shelf
 from whet.engines.local import LocalEngine
 from whet.models import tiny
+from whet.prepare import Run, prepared, recipe_of
 from whet.recipe import Recipe, Refused
 from whet.settings import settings as settings_of
 from whet.settings import with_settings
@@ -262,7 +263,47 @@ def test_a_spoiled_model_directory_opens_or_is_refused_in_one_sentence(tmp_path,
     shutil.rmtree(place, ignore_errors=True)
     tiny.save(tiny.micro(0), place)
     (place / file).write_bytes(data)
-    or_refused("model directories", lambda: LocalEngine.load(place))
+    run = Run(recipe="grpo", task="digits", model=str(place))
+    or_refused("model directories", lambda: prepared(run, recipe_of(run)))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "status"),
+    [
+        ("config.json", {"vocab_size": "many"}, 2),
+        ("config.json", {"hidden_size": -32}, 2),
+        ("config.json", {"text_config": 3}, None),
+        ("config.json", {"num_hidden_layers": None}, None),
+        ("config.json", [], 2),
+        ("config.json", "x", 2),
+        ("generation_config.json", {"eos_token_id": "x"}, 2),
+        ("generation_config.json", {"eos_token_id": [1, None]}, 2),
+        # As Llama 2 has it: transformers reads such a file and does not write it.
+        ("generation_config.json", {"do_sample": False, "temperature": 0.9, "top_p": 0.6}, 0),
+        ("generation_config.json", {"temperature": -1, "top_p": 7}, 0),
+        ("whet.json", {"taught": "x"}, 2),
+        ("whet.json", {"taught": [3, None]}, 2),
+        ("whet.json", {"taught": ["no task of this name"]}, 2),
+    ],
+)
+def test_a_whole_run_on_a_strange_model_directory_ends_well_or_is_refused(folder, capsys, file, changes, status):
+    TRIED["model directories"] += 1
+    place = folder / file
+    before = json.loads(place.read_text()) if place.is_file() else {}
+    place.write_text(json.dumps({**before, **changes} if isinstance(changes, dict) else changes))
+    runs = folder.parent / "runs"
+    rows = [{"prompt": f"{i}1", "answer": "1"} for i in range(9)]
+    (folder.parent / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = main(
+        "train", "--model", str(folder), "--task", str(folder.parent / "a.jsonl"), "--runs", str(runs), "--steps", "1",
+        "--max-tokens", "2", "--eval-samples", "1", "--eval-every", "0",
+    )  # fmt: skip
+    said = capsys.readouterr().err
+    assert found in ((0, 2) if status is None else (status,)), said
+    assert "Traceback" not in said
+    if found == 2:
+        assert said.startswith("whet:"), said
+        assert not runs.exists()
 
 
 def edited(path: Path, **changes):

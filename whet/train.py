@@ -255,11 +255,12 @@ def start_run(run: Run, view: View | None = None, recipe_value: Recipe | None = 
     if guard.check:
         selfcheck.require(engine, task, recipe, run.seed)
     folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(task.name).stem, run.seed)
+    about = identity.about(run, recipe, task, engine)  # whatever can be refused is, before there is a folder
     Store.free(folder)
     with guarded("create", folder):
         folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
-        store = Store.create(folder, identity.about(run, recipe, task, engine))
+        store = Store.create(folder, about)
         return _carried_through(Trainer(run, recipe, task, engine, store, tracked(view or View(), run.track)))
 
 

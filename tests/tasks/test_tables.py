@@ -130,3 +130,9 @@ def test_a_directory_without_data_is_refused(tmp_path):
 def test_numbers_in_csv_stay_as_they_are_written(tmp_path):
     (tmp_path / "x.csv").write_text("prompt,answer\na,042\nb,1e3\n")
     assert [p.answer for p in Data(str(tmp_path / "x.csv")).problems] == ["042", "1e3"]
+
+
+def test_a_prompt_in_csv_may_be_long(tmp_path):
+    (tmp_path / "long.csv").write_text("prompt,answer\n" + "x" * 200_000 + ",1\nb,2\n")
+    problems = [*Data(str(tmp_path / "long.csv")).train(), *Data(str(tmp_path / "long.csv")).evaluation()["heldout"]]
+    assert 200_000 in [len(problem.prompt) for problem in problems]

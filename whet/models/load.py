@@ -51,7 +51,26 @@ def model(path: str | Path, dtype: str = "float32", setup: Setup | None = None) 
             f"{folder} lacks {len(absent)} of the weights that its config.json asks for ({absent[0]} is one): "
             "take a complete checkpoint of a causal language model."
         )
+    _how_it_generates(found, folder)
     return found.eval()
+
+
+def _how_it_generates(model: Any, folder: Path) -> None:
+    """Keep of generation_config.json what a run needs, where transformers would not write it again (Llama 2's)."""
+    from transformers import GenerationConfig
+
+    config = model.generation_config
+    if config is None:
+        return
+    named = config.eos_token_id
+    if any(type(i) is not int for i in (named if isinstance(named, list) else [named] if named is not None else [])):
+        raise Refused(f"eos_token_id in {folder / 'generation_config.json'} is no token id: make it a number.")
+    try:
+        with quiet():
+            config.validate(strict=True)
+    except ValueError:
+        ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+        model.generation_config = GenerationConfig(**{name: getattr(config, name) for name in ids})
 
 
 def _attention(folder: Path) -> dict[str, str]:
@@ -138,6 +157,9 @@ def card(path: str | Path) -> dict[str, Any]:
         raise Refused(f"{file} is not JSON ({first_line(error)}): repair it or remove it.") from error
     if not isinstance(found, dict):
         raise Refused(f'{file} must hold one JSON object, such as {{"lr": 1e-4}}.')
+    taught = found.get("taught", [])
+    if not isinstance(taught, list) or not all(isinstance(name, str) for name in taught):
+        raise Refused(f'{file} says what the model was taught as {taught!r}: it is a list of tasks, as ["compose"].')
     lr = found.get("lr", 1e-4)
     if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
         raise Refused(f"{file} names the learning rate {lr!r}: it is a number above 0, such as 1e-4.")

@@ -82,9 +82,7 @@ def estimate(
 
     `rows` responses of at most `max_tokens` tokens are drawn at once, to prompts of about `prompt` tokens.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = {**config, **config.get("text_config", {})}
-    count, shape = parameters(folder), _Shape.of(config)
+    count, shape = parameters(folder), _Shape.of(_config(folder))
     small = 2 if setup.dtype == "bfloat16" else 4
     # On the CPU a token is drawn for a few responses after the other, so there is one copy of their logits.
     drawn = shape.vocabulary * (4 * PICKED if setup.device.startswith("cuda") else small)
@@ -100,6 +98,17 @@ def estimate(
     )
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    """What config.json says of the text model; nothing where it is spoiled: whoever opens it says how."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    found = found if isinstance(found, dict) else {}
+    inner = found.get("text_config")
+    return {**found, **(inner if isinstance(inner, dict) else {})}
+
+
 @dataclass(frozen=True)
 class _Shape:
     """The sizes of a model that matter here; `cached` numbers are kept for each token and layer."""
@@ -113,7 +122,8 @@ class _Shape:
     @classmethod
     def of(cls, config: dict[str, Any]) -> "_Shape":
         def first(*names: str, default: int) -> int:
-            return next((int(config[name]) for name in names if config.get(name)), default)
+            given = [config[name] for name in names if isinstance(config.get(name), int) and config[name] > 0]
+            return given[0] if given else default
 
         wide = first("hidden_size", "n_embd", default=1024)
         heads = first("num_attention_heads", "n_head", default=16)

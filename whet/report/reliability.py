@@ -5,12 +5,16 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from whet.report.facts import by_reason
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 NOT_YET = "not run yet"
+WANTED = 6  # hours
 
 
 def page(results: Path) -> str:
@@ -55,22 +59,50 @@ def _kills(told: dict[str, Any]) -> list[str]:
 def _soak(soak: dict[str, Any]) -> list[str]:
     if not soak:
         return [f"{NOT_YET.capitalize()}: `make soak HOURS=6`."]
+    runs = soak["runs"]
+    segments = [segment for run in runs for segment in run["segments"]]
+    reasons: Counter[str] = Counter()
+    for run in runs:
+        reasons.update(run["reasons"])
     facts = {
-        "hours": soak["hours"], "updates": soak["updates"], "ended as": soak["ended"],
-        "memory, change per hour (95 % interval)": _slope(soak["memory"]),
-        "speed, change per hour (95 % interval)": _slope(soak["speed"]),
-        "responses that the judge could not judge, counted as unknown": soak["unknown"],
-        "lost responses": soak["lost_responses"], "lost metrics": soak["lost_metrics"],
-        "queries to the store while it was written": soak["queries"], "failed queries": soak["failed"],
-        "slowest query": f"{soak['slowest_seconds']} s",
+        f"hours, of {WANTED}": f"**{soak['hours']:.2f}**, by {_many(len(segments), 'process', 'processes')} "
+        f"on {_many(len(runs), 'run', 'runs')}",
+        "updates": _sum(runs, "updates"),
+        "responses that the judge could not judge": f"{_sum(runs, 'unknown')}, all unknown: {by_reason(reasons)}",
+        "lost responses": _sum(runs, "lost_responses"), "lost metrics": _sum(runs, "lost_metrics"),
+        "steps not taken": _sum(runs, "not_taken"),
+        "queries to the store while it was written": sum(s.get("queries", 0) for s in segments),
+        "failed queries": sum(s.get("failed", 0) for s in segments),
+        "slowest query": f"{max(s.get('slowest_seconds', 0) for s in segments)} s",
     }  # fmt: skip
-    return ["| what | found |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
+    lines = ["| what | found |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    lines += ["Change per hour in each process, with its 95 % interval; the first tenth of a process is left out.", ""]
+    lines += [
+        "| updates | hours | memory | memory of the judges | CPU per update | time per update |",
+        "|" + "---|" * 6,
+    ]
+    for s in segments:
+        first, last = s["updates"]
+        cells = [f"{first} … {last}", f"{s['hours']:.2f}", *(_slope(s.get(n)) for n in columns)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
-def _slope(row: dict[str, Any]) -> str:
+def _many(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
+
+
+def _sum(rows: list[dict[str, Any]], name: str) -> int:
+    return sum(row[name] for row in rows)
+
+
+def _slope(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "not measured"
     if row["per_hour"] is None:
         return "the run was too short to tell"
-    return f"{row['per_hour']:+.3g} {row['unit']} ({row['low']:+.3g} to {row['high']:+.3g}), mean {row['mean']:.4g}"
+    unit = row["unit"].split(",")[0]
+    return f"{row['per_hour']:+.3g} {unit} ({row['low']:+.3g} to {row['high']:+.3g}), mean {row['mean']:.4g}"
 
 
 def main(words: list[str]) -> int:

@@ -114,6 +114,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Row]]:
     import csv
     import io
 
+    csv.field_size_limit(2**31 - 1)  # a prompt may be longer than the module's 131072 characters
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         for row in reader:
