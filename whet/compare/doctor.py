@@ -215,11 +215,17 @@ def _gradient(run: Course) -> list[Trouble]:
             Trouble(
                 "noisy gradient",
                 f"the gradients of the two halves of a batch agree with a cosine of only "
-                f"{sum(halves) / len(halves):.3f}: more responses, or a better baseline.",
+                f"{sum(halves) / len(halves):.3f}: more responses, or a better baseline.{_nevertheless(run)}",
                 ("rloo", "opo", "dynamic_sampling"),
             )
         )
     return found
+
+
+def _nevertheless(run: Course) -> str:
+    ends = run.ends("correct")
+    rose = ends[1] - ends[0] if ends else 0.0
+    return f" It learns nevertheless: right answers rose by {100 * rose:.1f} points." if rose > 0.05 else ""
 
 
 def _held_out(run: Course) -> list[Trouble]:
