@@ -192,8 +192,8 @@ def _findings(results: Path, done: Sequence[Result], sweep: dict[str, Any]) -> l
     )
     lead = (
         f"{len(found)} findings: {said}. Each is judged alone at 95 %: of twenty where nothing happens, one is called "
-        "by chance. They speak of this base on these tasks, not of the models of the papers. Where the two learning rates "
-        "differ, a difference in entropy, KL or length may come from them."
+        "by chance. They speak of this base on these tasks, not of the models of the papers. Where the two learning "
+        "rates differ, a difference in entropy, KL or length may come from them."
     )
     way = {"up": "higher", "down": "lower", "same": "the same"}
     rows = [
