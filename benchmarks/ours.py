@@ -1,17 +1,19 @@
-"""One measurement of whet: python benchmarks/ours.py SETTING SEED [responses x] [length x]. Prints one JSON line."""
+"""whet as a worker: python benchmarks/ours.py prepare, or step|sample|learner SETTING [SIZE [DTYPE]].
+
+The tree that PYTHONPATH names is what is measured: `make bench-compare` names two.
+"""
 
 import json
 import sys
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import work
 
 from whet.engines.local import LocalEngine
-from whet.engines.profile import Profiler
 from whet.papers import grpo
-from whet.prepare import BASE
 from whet.settings import with_settings
 from whet.step import State, step
 from whet.tasks import Problem, Verdict
@@ -21,13 +23,18 @@ RECIPE = grpo.recipe.with_(name="grpo", penalties=())  # no reference model, as 
 
 
 def prepare() -> None:
-    """The problems of setting A, written down for peers."""
-    rows = [{"id": p.id, "prompt": p.prompt, "answer": p.answer} for p in list(make("compose").train())[:2000]]
-    (work.PLACE / "compose.json").write_text(json.dumps(rows))
-    work.large()
+    """What the peers are given: models, and the problems of compose."""
+    for levels in ("1", "12"):
+        task = make("compose", levels=",".join(levels))
+        rows = [{"id": p.id, "prompt": p.prompt, "answer": p.answer} for p in list(task.train())]
+        torch.manual_seed(0)
+        rows = [rows[i] for i in torch.randperm(len(rows)).tolist()[:2000]]
+        (work.PLACE / f"compose-{levels}.json").write_text(json.dumps(rows))
+    for name in ("padded", "large"):
+        work.model(name)
 
 
-def fake_task(setting: str, max_tokens: int) -> SimpleNamespace:
+def judged_like_peers(setting: str, max_tokens: int) -> Any:
     """A task whose judge is the same function as the peers'."""
 
     def judge(problems: list[Problem], texts: list[str]) -> list[Verdict]:
@@ -37,39 +44,67 @@ def fake_task(setting: str, max_tokens: int) -> SimpleNamespace:
     return SimpleNamespace(name=setting, max_tokens=max_tokens, judge=judge)
 
 
-def measure(setting: str, seed: int, times: int = 1, longer: int = 1) -> None:
-    """A, B: a whole step; CA, CB: sampling alone; D: the learner alone. The first step warms up and is not told."""
-    kind = "A" if setting in ("A", "CA") else "B"
-    engine = LocalEngine.load(BASE if kind == "A" else work.large())
-    each, tokens = (work.RESPONSES, 96) if kind == "A" else (work.LONG["responses"], work.LONG["max_tokens"])
-    each, tokens = each * times, tokens * longer
-    pool = [Problem(**row) for row in work.prompts(kind, seed)]
-    if setting in ("CA", "CB"):
-        engine.sample(pool[:2], [2, 2], max_tokens=8, seed=0)
+def steps(setting: str, size: str, dtype: str) -> None:
+    """Whole steps: A, B, E and T."""
+    todo, rows = work.sized(setting, size), [Problem(**row) for row in work.prompts(setting)]
+    engine, task = LocalEngine.load(work.model(todo.model), dtype=dtype), judged_like_peers(setting, todo.tokens)
+    sizes = {"choose.prompts": todo.prompts, "sample.responses": todo.responses, "update.lr": todo.lr}
+    state = State(with_settings(RECIPE, sizes))
+
+    def take(turn: int) -> dict[str, float]:
+        nonlocal state
+        state, batch = step(engine, task, rows, state, seed=work.seed())
+        silent = (batch["advantage"] == 0).all(1).float().mean()
+        told = {"score": float(batch["score"].mean()), "gap": batch.told.get("sampler_gap", 0.0)}
+        return {"tokens": int(batch["length"].sum()), "silent": float(silent), **told}
+
+    work.take_turns(take)
+
+
+def sample(setting: str, size: str, dtype: str) -> None:
+    """Sampling alone: CA and CB."""
+    todo, rows = work.sized(setting, size), work.prompts(setting)
+    engine = LocalEngine.load(work.model(todo.model), dtype=dtype)
+
+    def take(turn: int) -> dict[str, float]:
+        problems = [Problem(**row) for row in work.turn_of(rows, todo, turn)]
+        batch = engine.sample(problems, [todo.responses] * len(problems), max_tokens=todo.tokens, seed=turn)
+        return {"tokens": int(batch["length"].sum())}
+
+    work.take_turns(take)
+
+
+def learner(setting: str, size: str, dtype: str) -> None:
+    """The learner alone on one batch, and what the machine's matrix products could do just before and after: D."""
+    from whet.engines.profile import Profile, limits, profiling  # here, so that older commits can take steps
+    from whet.step import objective, wanted, weigh
+
+    todo, rows = work.sized(setting, size), [Problem(**row) for row in work.prompts(setting)]
+    engine, task = LocalEngine.load(work.model(todo.model), dtype=dtype), judged_like_peers(setting, todo.tokens)
+    problems = rows[: todo.prompts]
+    batch = engine.sample(problems, [todo.responses] * len(problems), max_tokens=todo.tokens, seed=0)
+    scores = [verdict.score for verdict in task.judge(batch.problems, batch.texts)]
+    batch = weigh(RECIPE, batch.having(score=torch.tensor(scores)), {"max_tokens": todo.tokens}, {})
+
+    def take(turn: int) -> dict[str, float]:
+        before, profile = limits(engine.device, engine.dtype), Profile()
+        mine = engine.learner(objective(RECIPE), wanted(RECIPE))
         began = time.perf_counter()
-        batch = engine.sample(pool, [each] * len(pool), max_tokens=tokens, seed=seed)
-        work.tell(time.perf_counter() - began, int(batch["length"].sum()))
-        return
-    state, task = State(with_settings(RECIPE, {"sample.responses": each})), fake_task(kind, tokens)
-    if setting != "B":
-        state, _ = step(engine, task, pool, state, seed)
-    profiler = Profiler()
-    began = time.perf_counter()
-    with profiler.measuring(engine):
-        state, batch = step(engine, task, pool, state, seed)
-    seconds = profiler.seconds
-    spent = profiler.profile.spent
-    learn = spent["forward"].seconds + spent["backward"].seconds
-    assert profiler.machine is not None
-    share = (spent["forward"].flops + spent["backward"].flops) / learn / profiler.machine.matmul if learn else 0.0
-    more = {f"{name}_s": x.seconds for name, x in spent.items()}
-    assert time.perf_counter() > began
-    work.tell(seconds, int(batch["length"].sum()), gap=batch.told["sampler_gap"], matmul_share=share, **more)
+        with profiling(profile):
+            mine.gradient(batch)
+        seconds = time.perf_counter() - began
+        limit = max(before.matmul, limits(engine.device, engine.dtype).matmul)
+        flops = sum(profile.spent[name].flops for name in ("forward", "backward"))
+        told = {"flops": flops, "limit": limit, "share": flops / seconds / limit}
+        return {"seconds": seconds, "tokens": int(batch["length"].sum()), **told}
+
+    work.take_turns(take)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[2]))
     if sys.argv[1] == "prepare":
         prepare()
-    else:
-        measure(sys.argv[1], *map(int, sys.argv[3:]))
+        sys.exit()
+    what, setting, size, dtype = [*sys.argv[1:], "", "", ""][:4]
+    torch.set_num_threads(work.threads())
+    {"step": steps, "sample": sample, "learner": learner}[what](setting, size, dtype or "float32")

@@ -1,198 +1,205 @@
-"""make bench: whet and its peers in turns on this machine. Stop it and start it again: what is measured stays.
+"""make bench: whet and its peers in turns on this machine. Stop it and start it again: finished settings stay.
 
-python benchmarks/run.py [A B CA CB D E] [--pairs 5] [--threads N]      → results/bench.json, docs/benchmarks.md
-python benchmarks/run.py --against COMMIT                               this tree and another commit, in turns
+python benchmarks/run.py                     the settings that results/bench.json lacks, or has of another commit
+python benchmarks/run.py A CB                these, again
+python benchmarks/run.py --against COMMIT    this tree and another commit, in turns
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
-ROOT = Path(__file__).parents[1]
-PEERS = ROOT / ".bench" / "peers"
-# Setting → its peers, what is compared, and the target of the ratio; the peers are told "A" or "B".
-PAIRS = {
-    "A": (("trl",), "seconds", 1 / 3),
-    "B": (("trl",), "seconds", 1 / 6),
-    "CA": (("generate", "vllm"), "tokens/s", {"generate": 2.5, "vllm": 1.3}),
-    "CB": (("generate", "vllm"), "tokens/s", {"generate": 2.5, "vllm": 1.3}),
-}
-GROWTH = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4)]  # setting E: responses and length, times
+import page
+import work
+from machine import described
+from turns import Row, Worker
+
+ROOT, PLACE = work.ROOT, work.PLACE
+PEERS = PLACE / "peers"
+PAIRS = {"A": ["trl"], "B": ["trl"], "B8": ["trl"], "CA": ["generate", "vllm"], "CB": ["generate", "vllm"]}
+GROWTH = ["1x1", "2x1", "4x1", "8x1", "1x2", "1x4"]  # setting E: responses × length
+GOAL, LAST, MOST = 0.8, 3, 150  # setting T: this mean reward over the last three steps, in at most so many
+ALL = ("A", "B", "B8", "CA", "CB", "D", "E", "T")
 
 
 def environment() -> None:
-    """The peers' own environment, once: TRL, and vLLM's build for processors without what drags in another torch."""
-    if (PEERS / ".ready").exists():
-        return
-    if not (PEERS / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
-    pip = [str(PEERS / "bin" / "python"), "-m", "pip", "install", "--quiet", "torch==2.13.0", "transformers==5.19.*"]
-    subprocess.run([*pip, "trl", "datasets", "accelerate"], check=True)
-    (PEERS / ".ready").touch()
-
-
-def vllm_is_there() -> bool:
-    """Whether vLLM was put into the peers' environment: by hand, since its requirements name another torch."""
-    return any((PEERS / "lib").glob("python*/site-packages/vllm"))
-
-
-def measured(command: list[str], tree: Path = ROOT) -> dict[str, float]:
-    """Run one measurement in a process of its own, and read its last line."""
-    paths = f"{tree}{os.pathsep}{ROOT / 'benchmarks'}"
-    where = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, capture_output=True, text=True, env=where, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(f"bench: {' '.join(command[1:])} failed: {(done.stderr or done.stdout).strip()[-800:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-class Book:
-    """All measurements so far, written after each one."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        self.path = path
-        known = json.loads(path.read_text()) if path.exists() else {}
-        if known and known["machine"] != machine(threads):
-            raise SystemExit(f"bench: {path} was measured on another machine or with other threads: move it away.")
-        self.rows: dict[str, dict[str, float]] = known.get("rows", {})
-        self.threads = threads
-
-    def row(self, key: str, command: list[str], tree: Path = ROOT) -> dict[str, float]:
-        """A measurement from the book, or made now."""
-        if key not in self.rows:
-            self.rows[key] = measured(command, tree)
-            print(f"{key}: {self.rows[key]['seconds']:.2f} s, {self.rows[key]['peak_mib']:.0f} MiB", flush=True)
-            self.path.parent.mkdir(exist_ok=True)
-            aside = self.path.with_suffix(".new")
-            aside.write_text(json.dumps({"machine": machine(self.threads), "rows": self.rows}, indent=1))
-            aside.replace(self.path)
-        return self.rows[key]
-
-
-def machine(threads: int) -> dict[str, str | int]:
-    """The machine, as far as a reader must know it."""
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.processor())  # fmt: skip
-    return {"cpu": cpu, "cores": os.cpu_count() or 0, "threads": threads, "python": platform.python_version()}
-
-
-def ours(setting: str, threads: int, *more: int) -> list[str]:
-    """The command of one measurement of whet."""
-    return [sys.executable, str(ROOT / "benchmarks" / "ours.py"), setting, str(threads), *map(str, more)]
-
-
-def pair(book: Book, setting: str, peer: str, seed: int) -> tuple[dict[str, float], dict[str, float]]:
-    """whet and a peer on the same prompts, in alternating order."""
-    theirs = [str(PEERS / "bin" / "python"), str(ROOT / "benchmarks" / "peers.py"), peer, setting[-1]]
-    todo = {"whet": ours(setting, book.threads, seed), peer: [*theirs, str(book.threads), str(seed)]}
-    names = list(todo) if seed % 2 else list(todo)[::-1]
-    found = {name: book.row(f"{setting}/{peer}/{seed}/{name}", todo[name]) for name in names}
-    return found["whet"], found[peer]
-
-
-def compared(book: Book, setting: str, pairs: int) -> list[str]:
-    """Rows of the table for one setting."""
-    peers, unit, target = PAIRS[setting]
-    rows = []
-    for peer in peers:
-        if peer == "vllm" and not vllm_is_there():
-            rows.append(f"| {setting} | vllm | not measured: not installed | | | |")
-            continue
-        both = [pair(book, setting, peer, seed) for seed in range(1, pairs + 1)]
-        speed = [(mine["tokens"] / mine["seconds"]) / (other["tokens"] / other["seconds"]) for mine, other in both]
-        time = [mine["seconds"] / other["seconds"] for mine, other in both]
-        peak = median(mine["peak_mib"] / other["peak_mib"] for mine, other in both)
-        ratio, goal = (time, target) if unit == "seconds" else (speed, target[peer])  # type: ignore[index]
-        reached = median(ratio) <= goal if unit == "seconds" else median(ratio) >= goal
-        each = ", ".join(f"{x:.2f}" for x in ratio)
-        said = "yes" if reached else "no"
-        rows.append(f"| {setting} | {peer} | {median(ratio):.2f} ({each}) | {goal:.2f} | {peak:.2f} | {said} |")
-    return rows
-
-
-def alone(book: Book, settings: list[str], pairs: int) -> list[str]:
-    """D, the share of the matmul limit; E, growth with responses and with length."""
-    lines = []
-    if "D" in settings:
-        found = [book.row(f"D/{seed}", ours("D", book.threads, seed))["matmul_share"] for seed in range(1, pairs + 1)]
-        lines.append(
-            f"\nD. The learner alone, B's shapes: {median(found):.0%} of the measured matmul limit (target 50 %).\n"
+    """The peers' own environment, once: TRL, `generate`, and vLLM's build for processors, beside the same torch."""
+    ready, python = PEERS / ".ready", PEERS / "bin" / "python"
+    if not ready.exists():
+        print(f"Making the environment of the peers in {PEERS}: about 3 GB and some minutes, once.", flush=True)
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run(
+            [*pip, "-r", str(ROOT / "benchmarks" / "peers.txt"), "-c", "constraints.txt"], cwd=ROOT, check=True
         )
-    if "E" in settings:
-        lines += [
-            "\n| E. B, responses × | length × | seconds | tokens | µs per token | peak MiB |",
-            "|---|---|---|---|---|---|",
-        ]
-        for times, longer in GROWTH:
-            x = book.row(f"E/{times}/{longer}", ours("B", book.threads, 1, times, longer))
-            each = x["seconds"] / x["tokens"] * 1e6
-            lines.append(
-                f"| {times} | {longer} | {x['seconds']:.1f} | {x['tokens']:.0f} | {each:.0f} | {x['peak_mib']:.0f} |"
-            )
-    return lines
+        subprocess.run([*pip, "--no-deps", "-r", "constraints-vllm.txt"], cwd=ROOT, check=True)
+        ready.touch()
+    if not (PLACE / "compose-12.json").exists() or not (PLACE / "models" / "large" / "model.safetensors").exists():
+        subprocess.run(ours("prepare"), env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, check=True)
 
 
-def page(book: Book, settings: list[str], pairs: int) -> str:
-    """docs/benchmarks.md."""
-    has = ", ".join(f"{name} {value}" for name, value in machine(book.threads).items())
-    lines = [
-        "# Benchmarks\n",
-        f"Written by `make bench` on: {has}.",
-        "whet and each peer took turns; the ratio is the median of the pairs in brackets.\n",
-        "| setting | peer | whet / peer | target | peak memory, whet / peer | reached |",
-        "|---|---|---|---|---|---|",
-    ]
-    for setting in [name for name in settings if name in PAIRS]:
-        lines += compared(book, setting, pairs)
-    return "\n".join([*lines, *alone(book, settings, pairs), ""])
+def ours(*words: str) -> list[str]:
+    """whet as a worker."""
+    return [sys.executable, str(ROOT / "benchmarks" / "ours.py"), *words]
 
 
-def against(commit: str, pairs: int, threads: int) -> None:
-    """This tree and another commit on setting A, in turns."""
-    tree = ROOT / ".bench" / "base"
-    subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, capture_output=True)
-    subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=ROOT, check=True, capture_output=True)
-    command = [sys.executable, str(ROOT / "benchmarks" / "speed.py"), str(threads)]
+def theirs(peer: str, *words: str) -> list[str]:
+    """A peer as a worker."""
+    return [str(PEERS / "bin" / "python"), str(ROOT / "benchmarks" / "peers.py"), peer, *words]
+
+
+class Bench:
+    """The book of results, and how a setting is measured."""
+
+    def __init__(self, asked: argparse.Namespace) -> None:
+        self.path, self.pairs, self.threads, self.size = asked.out, asked.pairs, asked.threads, asked.size
+        self.book = json.loads(self.path.read_text()) if self.path.exists() else {}
+        here = described(asked.threads, PEERS / "bin" / "python")
+        if not asked.settings and self.book.get("machine", here) != here:
+            raise SystemExit(f"bench: {self.path} is of another machine or other versions: name the settings to redo.")
+        self.book |= {"machine": here}
+        self.settings = self.book.setdefault("settings", {})
+        self.commit = commit()
+
+    def stale(self, setting: str) -> bool:
+        """Whether this setting was not measured at this commit."""
+        return self.settings.get(setting, {}).get("commit") != self.commit
+
+    def measure(self, setting: str) -> None:
+        """Measure a setting, and write the book."""
+        began = time.time()
+        found = {"D": self.learner, "E": self.growth, "T": self.target}.get(setting, lambda: self.paired(setting))()
+        self.settings[setting] = {"commit": self.commit, "minutes": round((time.time() - began) / 60, 1), **found}
+        self.path.parent.mkdir(exist_ok=True)
+        aside = self.path.with_suffix(".new")
+        aside.write_text(json.dumps(self.book, indent=1) + "\n")
+        aside.replace(self.path)
+
+    def paired(self, setting: str) -> dict[str, dict[str, list[Row]]]:
+        """whet and its peers in turns, whoever began last comes first next."""
+        what = "sample" if setting.startswith("C") else "step"
+        commands = {"whet": ours(what, setting, self.size)}
+        commands |= {peer: theirs(peer, setting, self.size) for peer in PAIRS[setting]}
+        return {"rows": self.in_turns(setting, commands, self.pairs if setting != "B8" else min(self.pairs, 2))}
+
+    def in_turns(self, setting: str, commands: dict[str, list[str]], rounds: int) -> dict[str, list[Row]]:
+        """So many turns of each worker; all are warm before the first."""
+        with ExitStack() as stack:
+            workers = {name: stack.enter_context(Worker(x, self.threads)) for name, x in commands.items()}
+            rows: dict[str, list[Row]] = {name: [] for name in workers}
+            for turn in range(1, rounds + 1):
+                for name in [*workers][:: 1 if turn % 2 else -1]:
+                    rows[name].append(workers[name].turn(turn))
+                    say(setting, name, rows[name][-1])
+        return rows
+
+    def learner(self) -> dict[str, dict[str, list[Row]]]:
+        """D: in both number formats, where this processor has both."""
+        commands = {"float32": ours("learner", "B", self.size)}
+        if {"avx512_bf16", "amx_bf16"} & {*self.book["machine"]["instructions"]}:
+            commands["bfloat16"] = ours("learner", "B", self.size or "1x1", "bfloat16")
+        return {"rows": self.in_turns("D", commands, self.pairs)}
+
+    def growth(self) -> dict[str, dict[str, list[Row]]]:
+        """E: each size in a process of its own, so that its peak is its own."""
+        rows: dict[str, list[Row]] = {}
+        for size in GROWTH:
+            rows |= self.in_turns("E", {size: ours("step", "B", self.size or size)}, 2)
+        return {"rows": rows}
+
+    def target(self) -> dict[str, dict[str, list[Row]]]:
+        """T: whet and TRL on the same task, step by step in turns, each until it has reached the goal."""
+        found: dict[str, list[Row]] = {"whet": [], "trl": []}
+        for seed in range(1 if self.size else 3):
+            commands = {"whet": ours("step", "T", self.size), "trl": theirs("trl", "T", self.size)}
+            with ExitStack() as stack:
+                left = {x: stack.enter_context(Worker(y, self.threads, seed=seed)) for x, y in commands.items()}
+                rows: dict[str, list[Row]] = {name: [] for name in commands}
+                for turn in range(1, 3 if self.size else MOST):
+                    for name, worker in [*left.items()]:
+                        rows[name].append(worker.turn(turn))
+                        last = [row["score"] for row in rows[name][-LAST:]]
+                        if len(last) == LAST and mean(last) >= GOAL:
+                            left.pop(name)
+            for name, mine in rows.items():
+                scores = [round(row["score"], 4) for row in mine]
+                row = {"seconds": sum(row["seconds"] for row in mine), "steps": len(mine), "reached": name not in left}
+                found[name].append({**row, "scores": scores})  # type: ignore[dict-item]
+                say("T", name, row)
+        return {"rows": found}
+
+
+def say(setting: str, name: str, row: Row) -> None:
+    """One measurement, for whoever waits."""
+    print(f"{setting} {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
+
+
+def commit() -> str:
+    """The last commit that changed what is measured, and whether it was changed since."""
+    code = ["--", "whet", "benchmarks"]
+    told = subprocess.run(["git", "log", "-1", "--format=%h", *code], cwd=ROOT, capture_output=True, text=True)
+    changed = subprocess.run(["git", "status", "--porcelain", *code], cwd=ROOT, capture_output=True, text=True)
+    return (told.stdout.strip() or "unknown") + ("-changed" if changed.stdout.strip() else "")
+
+
+def against(base: str, bench: Bench, settings: list[str]) -> None:
+    """This tree and another commit, in turns."""
+    tree = PLACE / "base"
+    git = ["git", "-C", str(ROOT), "worktree"]
+    subprocess.run([*git, "remove", "--force", str(tree)], capture_output=True)
+    made = subprocess.run([*git, "add", "--detach", str(tree), base], capture_output=True, text=True)
+    if made.returncode:
+        raise SystemExit(f"bench: there is no commit {base!r} to compare with: {made.stderr.strip().splitlines()[-1]}")
     try:
-        for name in ("CA", "step"):
-            ratios = []
-            for seed in range(1, pairs + 1):
-                both = {
-                    side: measured([*command, name, str(seed)], side) for side in (ROOT, tree)[:: 1 if seed % 2 else -1]
-                }
-                ratios.append(both[ROOT]["seconds"] / both[tree]["seconds"])
-            print(f"{name}: {median(ratios):.2f} of the time of {commit} ({', '.join(f'{x:.2f}' for x in ratios)})")
+        for setting in settings:
+            command = ours("sample" if setting.startswith("C") else "step", setting, bench.size)
+            with ExitStack() as stack:
+                both = [stack.enter_context(Worker(command, bench.threads, place)) for place in (ROOT, tree)]
+                rows: list[list[Row]] = [[], []]
+                for turn in range(1, bench.pairs + 1):
+                    for side in (0, 1) if turn % 2 else (1, 0):
+                        rows[side].append(both[side].turn(turn))
+            times, peaks = (page.ratios(*rows, key) for key in ("seconds per token", "peak_mib"))
+            print(
+                f"{setting}, this tree / {base}: time per token {page.spread(times)}, peak memory {median(peaks):.2f}"
+            )
     finally:
-        subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, capture_output=True)
+        subprocess.run([*git, "remove", "--force", str(tree)], capture_output=True)
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", default=["A", "B", "CA", "CB", "D", "E"])
+    parser.add_argument(
+        "settings", nargs="*", metavar="SETTING", help=f"of {', '.join(ALL)}; those that are stale without"
+    )
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "bench.json")
-    parser.add_argument("--against", default="", help="a commit to compare this tree with, instead of peers")
+    parser.add_argument("--size", default="", help="tiny: only to see whether the benchmark itself works")
+    parser.add_argument("--against", default="", metavar="COMMIT", help="compare with a commit instead of with peers")
     asked = parser.parse_args()
-    (ROOT / ".bench").mkdir(exist_ok=True)
-    if asked.against:
-        against(asked.against, asked.pairs, asked.threads)
-        return
+    unknown = [name for name in asked.settings if name not in ALL]
+    if unknown:
+        parser.error(f"there is no setting {unknown[0]}: they are {', '.join(ALL)}")
+    PLACE.mkdir(exist_ok=True)
     environment()
-    measured_before = (ROOT / ".bench" / "compose.json").exists()
-    if not measured_before:
-        subprocess.run(
-            ours("prepare", asked.threads), check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT
-        )
-    text = page(Book(asked.out, asked.threads), asked.settings, asked.pairs)
-    (ROOT / "docs" / "benchmarks.md").write_text(text)
-    print(text)
+    bench = Bench(asked)
+    if asked.against:
+        against(asked.against, bench, asked.settings or ["A", "CA"])
+        return
+    for setting in asked.settings or [name for name in ALL if bench.stale(name)]:
+        bench.measure(setting)
+    print(page.made(bench.book))
+    if asked.out == ROOT / "results" / "bench.json":
+        page.PAGE.write_text(page.made(bench.book), encoding="utf-8")
 
 
 if __name__ == "__main__":

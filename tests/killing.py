@@ -22,17 +22,21 @@ import torch
 
 from whet import checkpoints
 from whet.engines import local  # noqa: F401  imported before the fork
+from whet.models import tiny
 from whet.prepare import Run
 from whet.runs import rollouts  # noqa: F401
 from whet.runs.store import Store
+from whet.tasks.digits import Digits
 from whet.train import resume_run, start_run
 
 RECIPES = {
     "poise": "a memory of states", "eframe": "a replay queue", "adaptive_entropy_control": "a controller",
     "ppo": "a critic, several optimiser steps", "confucius_pshw": "groups carried over",
 }  # fmt: skip
+UNSURE = ("eframe", "ppo")  # these have a judge of their own, in its processes, which cannot judge one in fifty
 STAGES = {
-    "sampling": "whet/engines/sampler.py", "judging": "whet/tasks/digits.py", "update": "whet/engines/learner.py",
+    "sampling": "whet/engines/sampler.py", "judging": ("whet/tasks/digits.py", "whet/tasks/judging.py"),
+    "update": "whet/engines/learner.py",
     "checkpoint": "whet/checkpoints.py", "store": "whet/runs/store.py", "evaluation": "whet/evaluate.py",
 }  # fmt: skip
 CLOCKS = ("seconds", "tokens_per_second", "peak_memory")
@@ -40,7 +44,28 @@ CLOCKS = ("seconds", "tokens_per_second", "peak_memory")
 
 def begin(out: Path, recipe: str, **more: Any) -> Store:
     how = {"steps": 6, "save_every": 2, "eval_every": 3, "eval_samples": 4, **more}
+    if recipe in UNSURE:
+        return start_run(unsure(out, recipe=recipe, **how))
     return start_run(Run(recipe=recipe, task="digits", out=str(out), name="run", **how))
+
+
+def unsure(folder: Path, **more: Any) -> Run:
+    """A run whose judge cannot judge one response in about fifty, always the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "micro").exists():
+        rows = [{"prompt": p.prompt, "answer": p.answer} for p in Digits().train()]
+        (folder / "problems.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (folder / "judge.py").write_text(
+            "import zlib\n"
+            "def score(prompt, response, answer):\n"
+            "    luck = zlib.crc32((prompt + response).encode()) % 50\n"
+            "    return None if not luck else float(response[:1] == answer)\n"
+        )
+        tiny.save(tiny.micro(0), folder / "micro")
+    return Run(
+        task=str(folder / "problems.jsonl"), model=str(folder / "micro"), name="run", out=str(folder),
+        settings={"update.lr": "0.01"}, options={"judge": f"{folder / 'judge.py'}:score", "max_tokens": 4}, **more,
+    )  # fmt: skip
 
 
 class Moment:

@@ -11,27 +11,31 @@ bugs of the spine come first; then the worker imports the package, and a child f
 
 import argparse
 import ast
-import copy
+import itertools
 import json
 import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from tests.spoiled import ROOT, Mutant, mutants_of
+
 EXCUSES = Path(__file__).with_suffix(".json")
-SPINE = ("groups", "plain", "step", "batch", "draw", "metrics", "recipe")
+ENGINE = ("engines/head", "engines/learner")
+SPINE = ("groups", "plain", "step", "batch", "draw", "metrics", "recipe", "tournaments", *ENGINE)
 SPINE_TESTS = (
     "tests/test_spine.py",
     "tests/test_metrics.py",
@@ -41,142 +45,16 @@ SPINE_TESTS = (
     "tests/test_asked.py",
     "tests/parity/test_surrogates.py",
 )
+TESTS_OF = {
+    "tournaments": ("tests/parity/test_sampling.py", "whet/papers/arena_single.py"),
+    **dict.fromkeys(ENGINE, ("tests/engines/test_learner.py", "tests/engines/test_fast_learner.py")),
+}
+KINDS = {"llama", "qwen2", "gemma2"}  # of models, which are enough to see a bug of the engine
 SPINE_RECIPES = {"grpo", "ppo", "dapo", "clip_cov", "k3_reward"}
 SLOW = {"test_no_two_parts_compute_the_same_function", "test_every_pair_composes_or_is_refused_by_name"}
-LIMIT = 120  # seconds for one mutant; a bug that hangs is noticed
-
-OTHER_OPERATOR = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Lt: ast.GtE, ast.GtE: ast.Lt,
-    ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.FloorDiv: ast.Div,
-    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult,
-}  # fmt: skip
-OTHER_NAME = {
-    "minimum": "maximum", "maximum": "minimum", "min": "max", "max": "min", "amax": "amin", "amin": "amax",
-    "low": "high", "high": "low", "any": "all", "all": "any", "cumsum": "cumprod", "exp": "expm1", "log": "log1p",
-    "token_mean": "token_sum", "token_sum": "token_mean", "old_logp": "logp", "argmax": "argmin", "argmin": "argmax",
-}  # fmt: skip
-PADDED = {"token_mean": "mean(1)", "batch_mean": "mean()", "token_sum": "sum(1)"}
-ALONG = ("sum", "mean", "cumsum", "any", "all", "amax", "softmax", "flip")
-WITHOUT_GROUPS = {"mean": "mean()", "std": "std()", "total": "sum()"}
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One planted bug."""
-
-    file: str
-    line: int
-    what: str
-    source: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.file}:{self.line}: {self.what}"
-
-
-def edits(node: ast.AST) -> Iterator[tuple[str, Callable[[ast.AST], ast.AST]]]:
-    """Every way to spoil one node, as a sentence and a function of a copy of it."""
-    if isinstance(node, ast.BinOp) and type(node.op) in OTHER_OPERATOR:
-        other = OTHER_OPERATOR[type(node.op)]
-        yield f"{type(node.op).__name__} → {other.__name__}", lambda n: _with(n, op=other())
-        if isinstance(node.op, ast.Add | ast.Mult | ast.Sub):
-            yield f"{ast.unparse(node)} → its left side", lambda n: n.left
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in OTHER_OPERATOR:
-        other = OTHER_OPERATOR[type(node.ops[0])]
-        yield f"{type(node.ops[0]).__name__} → {other.__name__}", lambda n: _with(n, ops=[other()])
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Invert | ast.Not):
-        yield f"{type(node.op).__name__} dropped from {ast.unparse(node)}", lambda n: n.operand
-    if isinstance(node, ast.Attribute) and node.attr in OTHER_NAME:
-        yield f"{node.attr} → {OTHER_NAME[node.attr]}", lambda n: _with(n, attr=OTHER_NAME[n.attr])
-    if isinstance(node, ast.Name) and node.id in OTHER_NAME and isinstance(node.ctx, ast.Load):
-        yield f"{node.id} → {OTHER_NAME[node.id]}", lambda n: _with(n, id=OTHER_NAME[n.id])
-    if isinstance(node, ast.Constant) and type(node.value) is int and node.value in (0, 1, 2):
-        yield f"{node.value} → {node.value + 1}", lambda n: _with(n, value=n.value + 1)
-    if isinstance(node, ast.Constant) and type(node.value) is float and node.value:
-        yield f"{node.value} → {-node.value}", lambda n: _with(n, value=-n.value)
-    if isinstance(node, ast.Call):
-        yield from _calls(node)
-
-
-def _calls(node: ast.Call) -> Iterator[tuple[str, Callable[[ast.AST], ast.AST]]]:
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-    on_groups = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "groups"
-    if name in ("detach", "clamp", "sqrt", "abs"):
-        yield f".{name}() dropped", lambda n: n.func.value
-    if name in ALONG and node.args and ast.unparse(node.args[-1]) == "1":
-        yield f".{name} along the other axis", lambda n: _with(n, args=[*n.args[:-1], ast.Constant(0)])
-    if name == "where" and len(node.args) == 3:
-        yield "the branches of where swapped", lambda n: _with(n, args=[n.args[0], n.args[2], n.args[1]])
-    if on_groups and name == "spread":
-        yield "spread without the mask", lambda n: n.args[0]
-    if on_groups and name in PADDED:
-        yield f"groups.{name} over padding", lambda n: _expression(f"({ast.unparse(n.args[0])}).{PADDED[name]}")
-    if on_groups and name in WITHOUT_GROUPS and len(node.args) == 2:
-        yield (
-            f"groups.{name} over the whole batch",
-            lambda n: _expression(f"({ast.unparse(n.args[0])}).{WITHOUT_GROUPS[name]}"),
-        )
-
-
-def _with(node: ast.AST, **changes: object) -> ast.AST:
-    for name, value in changes.items():
-        setattr(node, name, value)
-    return node
-
-
-def _expression(text: str) -> ast.AST:
-    return ast.parse(text, mode="eval").body
-
-
-class _Spoil(ast.NodeTransformer):
-    """Applies edit number `which` in the order of a walk."""
-
-    def __init__(self, which: int) -> None:
-        self.which, self.count, self.what, self.line = which, 0, "", 0
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        for what, edit in edits(node):
-            if self.count == self.which:
-                self.what, self.line = what, getattr(node, "lineno", 0)
-                self.count += 1
-                return ast.copy_location(edit(copy.deepcopy(node)), node)
-            self.count += 1
-        return self.generic_visit(node)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.body = [self.visit(child) for child in node.body]
-        return node
-
-
-def mutants_of(path: Path) -> list[Mutant]:
-    """Every bug that can be planted in the functions of a file; settings and recipes are left alone."""
-    text = path.read_text()
-    found = []
-    tree = ast.parse(text)
-    for i, top in enumerate(tree.body):
-        functions = [top] if isinstance(top, ast.FunctionDef) else []
-        if isinstance(top, ast.ClassDef):
-            functions = [node for node in top.body if isinstance(node, ast.FunctionDef)]
-        for function in functions:
-            found += _mutants_in(path, tree, i, function)
-    return found
-
-
-def _mutants_in(path: Path, tree: ast.Module, top: int, function: ast.FunctionDef) -> list[Mutant]:
-    found, which = [], 0
-    while True:
-        spoiled = copy.deepcopy(tree)
-        target = next(
-            node for node in ast.walk(spoiled.body[top])
-            if isinstance(node, ast.FunctionDef) and node.name == function.name
-        )  # fmt: skip
-        spoil = _Spoil(which)
-        spoil.visit(target)
-        if not spoil.what:
-            return found
-        source = ast.unparse(ast.fix_missing_locations(spoiled))
-        found.append(Mutant(str(path.relative_to(ROOT)), spoil.line, f"in {function.name}, {spoil.what}", source))
-        which += 1
+DEATHS = 3  # of workers over one bug, before the run ends in a sentence
+LIMIT = 120  # seconds of the processor for one bug; one that hangs is noticed, one that waits its turn is not
+PATIENCE = 20 * LIMIT  # seconds by the clock, for a bug that sleeps
 
 
 def chosen(each: int, spine: int, only: str) -> list[Mutant]:
@@ -187,8 +65,14 @@ def chosen(each: int, spine: int, only: str) -> list[Mutant]:
             continue
         every = mutants_of(path)
         random.Random(path.stem).shuffle(every)
-        found += every[: spine if path.stem in SPINE else each]
+        found += every[: spine if of_spine(path) else each]
     return found
+
+
+def of_spine(path: Path | str) -> str:
+    """The name in `SPINE` of a file of the package; empty for a paper's."""
+    name = str(Path(path).with_suffix("")).rpartition("whet/")[2]
+    return name if name in SPINE else ""
 
 
 def sound(file: str) -> Mutant:
@@ -199,24 +83,26 @@ def sound(file: str) -> Mutant:
 # --- which tests concern a bug ---------------------------------------------------------------------------
 
 
-def recipes_of(stem: str) -> set[str]:
+def recipes_of(path: Path) -> set[str]:
     """The recipes of a paper's file; for a file of the spine a few that between them use most of it."""
     from whet import shelf
 
-    return SPINE_RECIPES if stem in SPINE else {name for name, row in shelf.index().items() if row["file"] == stem}
+    if of_spine(path):
+        return SPINE_RECIPES
+    return {name for name, row in shelf.index().items() if row["file"] == path.stem}
 
 
 def words_of(path: Path) -> set[str]:
     """The names by which a test would mention a paper's file: its own, its recipes, its functions."""
     functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
-    return functions | recipes_of(path.stem) | {path.stem}
+    return functions | recipes_of(path) | {path.stem}
 
 
 def arguments(file: str) -> list[str]:
     """What pytest collects for a bug in a file, quickest first; `Chosen` then leaves out most of it."""
     path = ROOT / file
-    if path.stem in SPINE:
-        return [file, *SPINE_TESTS]
+    if spine := of_spine(file):
+        return [file, *TESTS_OF.get(spine, SPINE_TESTS)]
     mention = re.compile(rf"\b({'|'.join(words_of(path))})\b")
     tests = [p for p in sorted((ROOT / "tests" / "parity").glob("test_*.py")) if mention.search(p.read_text())]
     more = [p for p in (ROOT / "tests" / "test_step.py",) if mention.search(p.read_text())]
@@ -228,7 +114,7 @@ class Chosen:
 
     def __init__(self, file: str) -> None:
         path = ROOT / file
-        self.spine, self.recipes = path.stem in SPINE, recipes_of(path.stem)
+        self.spine, self.recipes = of_spine(file), recipes_of(path)
         self.words = re.compile(rf"\b({'|'.join(words_of(path))})\b")
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
@@ -245,7 +131,9 @@ class Chosen:
         values = set(map(str, given.params.values())) if given else set()
         if "tests/laws" in item.nodeid and "name" in (given.params if given else {}):
             return bool(values & self.recipes)
-        return self.spine or bool(self.words.search(_source(item.function)) or values & self.recipes)
+        if given and given.params.get("family", "llama") not in KINDS:
+            return False
+        return bool(self.spine) or bool(self.words.search(_source(item.function)) or values & self.recipes)
 
 
 @cache
@@ -268,22 +156,24 @@ def copied() -> Path:
     return place
 
 
-def serve(tasks: Any, answers: Any) -> None:
-    """Takes numbered bugs until there are no more, and answers with the number and whether no test failed."""
+def serve(link: Any) -> None:
+    """Takes bugs until there are no more, and answers each with whether no test failed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = copied()
     try:
         _move_to(place)
-        for number, mutant in iter(tasks.get, None):
-            if Path(mutant.file).stem not in SPINE:
+        stamps = itertools.count(1)
+        for mutant in iter(link.recv, None):
+            if not of_spine(mutant.file):
                 _import_package()
             path = place / mutant.file
             sound = path.read_text()
-            for text, stamp in ((mutant.source, 2 * number + 1), (sound, 2 * number + 2)):
+            for text, stamp in ((mutant.source, next(stamps)), (sound, next(stamps))):
                 path.write_text(text)
                 os.utime(path, (stamp, stamp))  # so that no bytecode of another version passes for this one's
                 if text is mutant.source:
-                    answers.put((number, _green(mutant)))
+                    lives = _green(mutant)
+            link.send(lives)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -324,7 +214,7 @@ def _green(mutant: Mutant) -> bool:
             traceback.print_exc()
         finally:
             os._exit(70)
-    until = time.monotonic() + LIMIT
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -338,10 +228,10 @@ def _green(mutant: Mutant) -> bool:
 def _tested(mutant: Mutant) -> int:
     import pytest
 
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
     silence = os.open(os.environ.get("MUTANT_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(silence, 1), os.dup2(silence, 2)
-    stem = Path(mutant.file).stem
-    for name in reached(f"whet.{stem}" if stem in SPINE else f"whet.papers.{stem}"):
+    for name in reached(".".join(Path(mutant.file).with_suffix("").parts)):
         sys.modules.pop(name, None)
         parent, _, short = name.rpartition(".")
         if hasattr(sys.modules.get(parent), short):
@@ -379,25 +269,56 @@ def reached(module: str) -> set[str]:
 # --- the run ---------------------------------------------------------------------------------------------
 
 
-def judged(planted: list[Mutant], workers: int) -> Iterator[tuple[Mutant, bool]]:
-    """Every bug, and whether it survives, as they come."""
+def judged(planted: list[Mutant], workers: int, work: Callable[[Any], None] = serve) -> Iterator[tuple[Mutant, bool]]:
+    """Every bug, and whether it survives, as they come. Where a worker dies, another one tries the bug again."""
     context = multiprocessing.get_context("fork")
-    tasks, answers = context.Queue(), context.Queue()
-    tasks.cancel_join_thread()  # what is left in the queue when a run ends early is for nobody
-    planted = sorted(planted, key=lambda mutant: Path(mutant.file).stem not in SPINE)
-    for task in [*enumerate(planted), *[None] * workers]:
-        tasks.put(task)
-    crew = [context.Process(target=serve, args=(tasks, answers)) for _ in range(workers)]
-    for process in crew:
-        process.start()
+    waiting = deque(sorted(planted, key=lambda mutant: not of_spine(mutant.file)))
+    crew: dict[Any, tuple[Any, Mutant]] = {}
+    deaths: Counter[str] = Counter()
     try:
-        for _ in planted:
-            number, lives = answers.get()
-            yield planted[number], lives
+        while waiting or crew:
+            while waiting and len(crew) < workers:
+                mine, theirs = context.Pipe()
+                process = context.Process(target=work, args=(theirs,))
+                process.start()
+                theirs.close()
+                crew[mine] = (process, waiting.popleft())
+                mine.send(crew[mine][1])
+            ready = wait([*crew], timeout=1)
+            for mine in [link for link, (process, _) in crew.items() if link in ready or not process.is_alive()]:
+                process, mutant = crew[mine]
+                try:
+                    lives = mine.recv() if mine.poll() else None
+                except EOFError:
+                    lives = None
+                if lives is not None and waiting:
+                    crew[mine] = (process, waiting.popleft())
+                    mine.send(crew[mine][1])
+                else:
+                    del crew[mine]
+                    _dismissed(mine, process, lives is not None)
+                if lives is None:
+                    deaths[mutant.name] += 1
+                    waiting.appendleft(mutant)
+                    if deaths[mutant.name] == DEATHS:
+                        sys.exit(
+                            f"{DEATHS} workers died over {mutant.name}: leave that bug out, or find what kills them."
+                        )
+                else:
+                    yield mutant, lives
     finally:
-        for process in crew:
+        for process, _ in crew.values():
             process.terminate()
             process.join()
+
+
+def _dismissed(link: Any, process: Any, well: bool) -> None:
+    if well:
+        link.send(None)
+    else:
+        process.kill()
+    process.join()
+    link.close()
 
 
 def main() -> int:
@@ -411,7 +332,8 @@ def main() -> int:
     part, parts = map(int, given.part.split("/"))
     excuses = json.loads(EXCUSES.read_text()) if EXCUSES.exists() else {}
     planted, began, alive = chosen(given.each, given.spine, given.only)[part - 1 :: parts], time.time(), []
-    controls = [sound(file) for file in {Path(m.file).stem in SPINE: m.file for m in planted}.values()]
+    kinds = {TESTS_OF.get(of_spine(m.file), bool(of_spine(m.file))): m.file for m in planted}
+    controls = [sound(file) for file in kinds.values()]
     for done, (mutant, lives) in enumerate(judged(controls + planted, given.workers), 1 - len(controls)):
         if mutant in controls:
             if not lives:

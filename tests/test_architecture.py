@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAPERS = sorted(path for path in (ROOT / "whet" / "papers").glob("*.py") if not path.stem.startswith("_"))
 PACKAGE = sorted((ROOT / "whet").rglob("*.py"))
 ALLOWED = {"whet", "torch", "functools", "itertools", "math", "typing", "collections", "dataclasses"}
-SPINE = {"whet.fields", "whet.groups", "whet.plain", "whet.recipe", "whet.batch", "whet"}
+SPINE = {"whet.fields", "whet.groups", "whet.plain", "whet.recipe", "whet.batch", "whet.tournaments", "whet"}
 
 
 def imported(path: Path) -> set[str]:
@@ -69,6 +70,15 @@ def test_every_recipe_has_a_title_a_date_and_says_what_is_new(path):
         assert row["new"]
         assert row["new"] == row["new"].strip(". ")
         assert re.fullmatch(r"\d{4}-\d{2}(-\d{2})?", row["date"]), row["date"]
+
+
+def test_a_paper_is_one_file_and_a_file_one_paper():
+    """Parts of one paper share a file, told by its arXiv number or, where it has none, by its address."""
+    papers = {(name, recipe.paper) for name, recipe in shelf.every_recipe().items()}
+    files = {(shelf.index()[name]["file"], paper.arxiv or paper.link) for name, paper in papers}
+    for kind in (0, 1):
+        several = [one for one, times in Counter(pair[kind] for pair in files).items() if times > 1]
+        assert not several, several
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from tests.engines import chat
@@ -236,6 +237,48 @@ def _post(url, body, server, seconds=90):
             if time.time() > deadline or server.poll() is not None:
                 raise
             time.sleep(0.5)
+
+
+def readme(heading):
+    """The lines of the code block that follows some words of the README."""
+    [block] = re.findall(rf"{re.escape(heading)}.*?```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[:1]
+    return block.strip().splitlines()
+
+
+def test_the_three_commands_of_the_readme_work_as_they_stand(tmp_path):
+    """Typed into a shell, letter by letter, in an empty folder with a model, problems and a judge.
+
+    Only the length of the training is cut, by options behind the second command.
+    """
+    from transformers import AutoModelForCausalLM
+
+    commands = readme("**Your own model, problems and judge**")
+    assert [line.split()[:2] for line in commands] == [["whet", "check"], ["whet", "train"], ["whet", "export"]]
+    place = tmp_path / "path" / "to" / "hf_model"
+    tokenizer = chat.bpe()
+    tokenizer.save_pretrained(place)
+    model = chat.model(tokenizer)
+    model.config.max_position_embeddings = 512
+    with torch.no_grad():  # the end of a turn is likely, so that responses are short
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("<|im_end|>")] *= 4
+    model.save_pretrained(place)
+    rows = [{"prompt": f"what is {i}?", "answer": "e"} for i in range(12)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "my.py").write_text(MY_JUDGE)
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "whet").write_text(f'#!/bin/sh\nexec {sys.executable} -c "from whet.cli import main; main()" "$@"\n')
+    (bin_ / "whet").chmod(0o755)
+    clean = {"PATH": f"{bin_}:{os.defpath}", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    commands[1] += " --steps 1 --sample.responses=2 --choose.prompts=4 --eval-samples 1"
+    said = []
+    for command in commands:
+        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, env=clean)
+        assert done.returncode == 0, command + done.stdout + done.stderr
+        said.append(done.stdout)
+    assert "Finished after 1 updates" in said[1]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "my_model").config.model_type == "qwen3"
+    assert "whet" in (tmp_path / "my_model" / "README.md").read_text()
 
 
 def test_a_users_task_in_a_file_is_trained_and_its_options_are_typed(mine):

@@ -114,7 +114,8 @@ def main(*words):
     recipe=st.sampled_from(["grpo", "ppo", "eframe", "rloo+dapo", "remax"]),
     address=st.sampled_from([
         "choose.prompts", "sample.responses", "sample.temperature", "update.lr", "update.epochs", "update.minibatches",
-        "update.clip_norm", "loss.low", "guard.spike", "guard.check", "guard.x",
+        "update.clip_norm", "loss.low", "guard.spike", "guard.check", "guard.unknown",
+        "guard.window", "guard.memory", "guard.x",
     ]),
     value=st.sampled_from(["0", "-1", "nan", "inf", "-inf", "1e400", "x", "", "none", "1.5", "2", "true", "🙂"]),
 )  # fmt: skip
@@ -271,7 +272,7 @@ def edited(path: Path, **changes):
 
 @pytest.mark.parametrize(
     ("what", "sentence"),
-    [("no pad", ""), ("no eos", "names no end token"), ("pickle", "pickled weights are not opened"),
+    [("no pad", ""), ("no eos", "names no end token"), ("pickle", "pickled weights are not opened unasked"),
      ("code", "asks for code of its own"), ("lr", "whet.json"), ("vocabulary", "do not match")],
 )  # fmt: skip
 def test_directories_that_lack_something(folder, what, sentence):

@@ -1,5 +1,6 @@
 """A TRL configuration becomes a command that whet accepts, with the same loss, and nothing is dropped in silence."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -8,13 +9,14 @@ import pytest
 import torch
 
 from tests.laws.harness import case, run_fields
-from whet import groups, shelf
+from whet import groups, moving, shelf
 from whet.cli import settings_of
-from whet.moving import from_trl
+from whet.moving import DEFAULTS, NO_EQUIVALENT, OF_VLLM, ONLY_LOOKS, from_trl
 from whet.refusal import Refused
 from whet.settings import with_settings
 from whet.step import objective, weigh
 
+DOCS = Path(__file__).parents[1] / "docs"
 PYTHON = """
 from datasets import load_dataset
 from peft import LoraConfig
@@ -59,8 +61,10 @@ def test_a_python_file_is_read_without_being_run(tmp_path):
     ):  # fmt: skip
         assert words in said, words
     missing = "\n".join(found.missing)
-    for name in ("delta=1.5", "sync_ref_model=True", "use_vllm=True", "brand_new=3", "vllm_mode='colocate'"):
+    for name in ("delta=1.5", "sync_ref_model=True", "brand_new=3", "vllm_importance_sampling_mode='sequence_mask'"):
         assert name in missing, name
+    assert "--engine vllm --engine.memory=0.3" in said
+    assert "vllm_mode" not in missing  # the same process, as here
     assert "hf download Qwen/Qwen3-0.6B --local-dir Qwen3-0.6B" in found.told()
     assert "linear" in found.told()
 
@@ -74,6 +78,17 @@ def test_every_default_of_trl_is_named(tmp_path):
     assert settings["advantage.epsilon"] == "0.0001"
     assert settings["sample.responses"] == "8"
     assert not found.missing
+
+
+def test_the_defaults_are_those_that_trl_told():
+    recorded = json.loads((DOCS.parent / "golden" / "trl_update.json").read_text())["defaults"]
+    assert {name: recorded[name] for name in DEFAULTS} == DEFAULTS
+    assert recorded["lr_scheduler_type"] == "linear"
+    assert recorded["weight_decay"] == 0.0
+    known = {*DEFAULTS, *ONLY_LOOKS, *NO_EQUIVALENT, *OF_VLLM, *moving._MAPPED}
+    ours = ("vllm", "entropy", "top_", "min_p", "num_", "loss", "beta", "epsilon", "scale", "sapo", "vespo", "mask",
+            "temperature", "generation", "importance", "ref_", "sync", "delta", "reward", "max_c", "multi")  # fmt: skip
+    assert {name for name in recorded if name.startswith(ours)} <= known
 
 
 @pytest.mark.parametrize("kind", ["grpo", "bnpo", "dapo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"])
@@ -100,8 +115,29 @@ def test_every_command_is_one_that_whet_accepts(kind, more, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("mode", "recipe", "setting"),
+    [
+        ("token_truncate", "dapo+rollout_is", "weights.truncated.upper"),
+        ("sequence_truncate", "dapo+sequence_is", "weights.sequence_truncated.upper"),
+    ],
+)
+def test_the_correction_for_vllm_is_moved_with_its_bound(mode, recipe, setting, tmp_path):
+    text = f"use_vllm: true\nvllm_importance_sampling_mode: {mode}\nvllm_importance_sampling_clip_max: 2.5\n"
+    found = moved(tmp_path, text)
+    assert found.words[0] == "grpo+token_mean" + recipe.removeprefix("dapo")
+    assert options(found)[setting] == "2.5"
+    own = {name: value for name, value in options(found).items() if not name.startswith("engine.")}
+    [part] = [p for p in with_settings(shelf.load(found.words[0]), own).weights if hasattr(p, "keywords")]
+    assert part.keywords == {"upper": 2.5}
+    assert not found.missing
+    off = moved(tmp_path, "use_vllm: true\nvllm_importance_sampling_correction: false\nvllm_mode: server\n")
+    assert off.words[0] == "grpo+token_mean"
+    assert [row.partition("=")[0] for row in off.missing] == ["vllm_mode"]
+
+
 def trl_loss(kind, beta, given, logp):
-    """As grpo_trainer.py of TRL 1.10 computes it for one device and one batch, from the rewards on."""
+    """As grpo_trainer.py of TRL computes it for one device and one batch, from the rewards on."""
     fields, mask = given.batch.fields, given.batch["mask"]
     reward, group = fields["score"], fields["group"]
     centred = reward - groups.mean(reward, group)
@@ -150,8 +186,6 @@ def test_a_file_that_says_nothing_is_refused(name, text, sentence, tmp_path):
 
 
 # --- the pages ----------------------------------------------------------------------------------------------
-
-DOCS = Path(__file__).parents[1] / "docs"
 
 
 def blocks(page, language):

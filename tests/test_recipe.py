@@ -1,6 +1,7 @@
 """Recipes as values: wiring by name, settings by address, and adding up."""
 
 import itertools
+import re
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from tests.laws.harness import case, gradient
 from whet import describe, plain, shelf
 from whet.papers import dapo, dr_grpo, gae, grpo, gspo, kl_estimators, ppo, rloo
-from whet.recipe import ONE, Refused, Remembers, call, compose, contribution, name_of, same, scored
+from whet.recipe import ONE, SEVERAL, Refused, Remembers, call, compose, contribution, name_of, same, scored
 from whet.settings import settings, with_settings
 
 RECIPES = shelf.every_recipe()
@@ -123,10 +124,20 @@ def test_every_pair_composes_or_is_refused_in_one_sentence():
             assert sentence.count("\n") == 0
             assert one in sentence
             assert other in sentence
+            assert disputed(sentence) in (*contribution(RECIPES[other]), "nothing"), sentence
             continue
         for stage in contribution(RECIPES[other]):
             if stage in ONE:
                 assert same(getattr(sum_, stage), getattr(RECIPES[other], stage))
+
+
+def disputed(sentence):
+    """The field that a refusal names; `nothing` where the second recipe is built on nothing."""
+    named = re.search(r"both set (\w+)( part \w+)? \(|is built on (nothing)", sentence)
+    assert named, sentence
+    stage = named[1] or named[3]
+    assert stage == "nothing" or (stage in SEVERAL if named[2] else stage in ONE), sentence
+    return stage
 
 
 def summed(one, other):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import killing
 from tests.soak import lost, slope
 from tests.test_train import metrics, run_cli, short, weights
 from whet import checkpoints, guards, selfcheck, shelf
@@ -33,6 +35,12 @@ from whet.view import View
 
 ROOT = Path(__file__).parents[1]
 
+
+@pytest.fixture
+def unsure(tmp_path):
+    return killing.unsure(tmp_path, steps=6, eval_samples=4, save_every=2)
+
+
 # --- killed ------------------------------------------------------------------------------------------------
 
 
@@ -51,6 +59,21 @@ def test_every_memory_survives_a_checkpoint(tmp_path, name):
     store = short(tmp_path, recipe=name, steps=2, eval_every=0, eval_samples=1)
     kept = checkpoints.read(store.folder)
     assert kept.raw["memories"] or name.startswith("aepo")
+
+
+def test_a_run_with_unknown_rewards_goes_on_bit_for_bit_and_counts_on(tmp_path, unsure):
+    whole = start_run(replace(unsure, out=str(tmp_path / "whole")))
+    start_run(replace(unsure, steps=4))
+    again = resume_run("run", unsure.out, steps=6)
+    assert metrics(again) == metrics(whole)
+    assert torch.equal(weights(again), weights(whole))
+    assert again.about["unknown"] == whole.about["unknown"]
+    assert sum(whole.about["unknown"].values()) > 0
+
+
+def test_the_reasons_in_an_early_checkpoint_are_read():
+    early = {"ledger": {"reasons": Counter({("judge returned None", 7): 1, ("judge raised", 2): 1})}}
+    assert checkpoints.Kept(early, []).ledger().reasons == {"judge returned None": 7, "judge raised": 2}
 
 
 # --- checkpoints -------------------------------------------------------------------------------------------
@@ -310,6 +333,35 @@ def test_a_setting_changed_on_resume_holds_and_is_told(run):
     assert torch.equal(weights(again), weights(run))
 
 
+# --- unknown rewards ---------------------------------------------------------------------------------------
+
+
+def test_the_bound_on_unknown_rewards_and_its_window_can_be_moved(unsure):
+    strict = {"guard.unknown": "0.01", "guard.window": "2"}
+    store = start_run(replace(unsure, settings={**unsure.settings, **strict}))
+    status, sentence = store.state
+    assert (status, store.steps) == ("failed", 2)
+    assert "and the bound is 1%: repair the judge, or move the bound with --guard.unknown." in sentence
+    told = store.about["unknown"]
+    again = resume_run("run", unsure.out, typed={"guard.unknown": "0.1", "guard.window": "3"})
+    assert again.state == ("finished", "Finished after 6 updates.")
+    assert again.about["unknown"]["judge returned None"] > told["judge returned None"]
+    assert again.about["run"]["settings"]["guard.unknown"] == "0.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("unknown", "1.01"), ("unknown", "-0.1"), ("unknown", "nan"), ("unknown", "none"), ("unknown", "true"),
+     ("unknown", "5%"), ("window", "0"), ("window", "2.5"), ("window", "-3"), ("window", "false"), ("memory", "1"),
+     ("spike", "-1"), ("spike", "nan"), ("spike", "true"), ("check", "0.5"), ("check", "none")],
+)  # fmt: skip
+def test_a_guard_that_makes_no_sense_is_refused_in_one_sentence(name, value):
+    with pytest.raises(Refused) as refusal:
+        guards.Guard.of({f"guard.{name}": value})
+    assert f"guard.{name} is a" in str(refusal.value) or f"guard.{name} is true or false" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
 # --- numbers that go wrong ---------------------------------------------------------------------------------
 
 
@@ -475,6 +527,46 @@ def test_noise_in_the_forward_pass_is_found():
     assert {"sampler and learner agree", "ratio is one", "gradient repeats"} <= set(found)
 
 
+def test_a_sampler_that_reports_other_numbers_is_found():
+    engine = _engine()
+    draw = engine.sampler.draw
+
+    def off(*how):
+        drawn = draw(*how)
+        return replace(drawn, logp=drawn.logp - 0.01)
+
+    engine.sampler.draw = off
+    assert set(failing(engine)) == {"sampler and learner agree"}
+
+
+def test_a_learner_that_reads_otherwise_than_the_scorer_is_found():
+    engine = _engine()
+    learner = engine.learner
+
+    def colder(*how):
+        made = learner(*how)
+        gradient = made.gradient
+        made.gradient = lambda batch, scale=1.0: gradient(batch.having(temperature=batch["temperature"] * 0.9), scale)
+        return made
+
+    engine.learner = colder
+    assert set(failing(engine)) == {"ratio is one"}
+
+
+def test_a_gradient_that_does_not_repeat_is_found():
+    engine = _engine()
+    learner, times = engine.learner, []
+
+    def drifting(*how):
+        made = learner(*how)
+        gradients = made.gradients
+        made.gradients = lambda: [times.append(1) or x * (1 + 1e-7 * len(times)) for x in gradients()]
+        return made
+
+    engine.learner = drifting
+    assert set(failing(engine)) == {"gradient repeats"}
+
+
 def test_another_reference_is_found():
     engine = _engine()
     engine._start = tiny.micro(1)[0].state_dict()
@@ -484,11 +576,11 @@ def test_another_reference_is_found():
 def test_a_model_that_sees_padding_is_found():
     engine = _engine()
 
-    def by_width(model, words, how, found):
-        found.logits = found.logits * how["input_ids"].shape[1]
+    def by_width(backbone, words, how, found):
+        found.last_hidden_state = found.last_hidden_state * how["input_ids"].shape[1]
         return found
 
-    engine.model.register_forward_hook(by_width, with_kwargs=True)
+    engine.model.base_model.register_forward_hook(by_width, with_kwargs=True)
     assert "padding changes nothing" in failing(engine)
 
 
@@ -497,12 +589,19 @@ class AlwaysRight(Digits):
         return [Verdict(1.0, True) for _ in texts]
 
 
+class RightIfAnything(Digits):
+    def judge(self, problems, texts):
+        return [Verdict(float(bool(text)), bool(text)) for text in texts]
+
+
 class AlwaysWrong(Digits):
     def judge(self, problems, texts):
         return [Verdict(0.0) for _ in texts]
 
 
-@pytest.mark.parametrize(("task", "what"), [(AlwaysRight(), "empty response"), (AlwaysWrong(), "no reward")])
+@pytest.mark.parametrize(("task", "what"), [
+    (AlwaysRight(), "empty response"), (AlwaysWrong(), "no reward"), (RightIfAnything(), "another problem"),
+])  # fmt: skip
 def test_a_judge_that_cannot_tell_right_from_wrong_is_found(task, what):
     assert what in failing(_engine(), task)["judge tells right from wrong"].sentence
 

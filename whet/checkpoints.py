@@ -16,7 +16,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def write(
         raise NotFinite("the update", f"The weights of {broken[0]} are not finite, so no checkpoint was written.")
     kept = {
         "format": FORMAT, "engine": trained, "step": state.step, "memories": state.memories,
-        "history": state.history, "settings": settings(state.recipe), "ledger": asdict(ledger),
+        "history": state.history, "settings": settings(state.recipe), "ledger": dict(vars(ledger)),
         "random": _generators(),
     }  # fmt: skip
     aside = place.with_name(f".{place.name}.{os.getpid()}")
@@ -181,7 +181,13 @@ class Kept:
 
     def ledger(self) -> Ledger:
         """What the trainer remembered."""
-        return Ledger(**self.raw["ledger"]) if "ledger" in self.raw else Ledger(spent=self.raw["spent"])
+        if "ledger" not in self.raw:
+            return Ledger(spent=self.raw["spent"])
+        ledger = Ledger(**self.raw["ledger"])
+        # Early checkpoints of format 2 counted pairs (reason, times) in place of the reasons.
+        reasons: Any = ledger.reasons
+        pairs: dict[str, int] = dict(reason for reason in reasons if isinstance(reason, tuple))
+        return replace(ledger, reasons=Counter(pairs)) if pairs else ledger
 
     def state(self, recipe: Recipe, changed: Mapping[str, Any]) -> State:
         """The state of `step`; settings are those of the checkpoint, but for those `changed` since by the user."""

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from whet import commands
+from whet.commands import PICKLE, TRUST
 from whet.refusal import Refused
 
 app = typer.Typer(
@@ -99,6 +100,11 @@ def train(
     system: Annotated[str, typer.Option(help="The system message of every chat.")] = "",
     thinking: Annotated[str, typer.Option(help="on or off, for chat templates that know enable_thinking.")] = "",
     tokens_at_once: Annotated[int, typer.Option(min=1, help="Tokens in one pass: fewer need less memory.")] = 16384,
+    trust_remote_code: TRUST = False,
+    allow_pickle: PICKLE = False,
+    optimiser: Annotated[
+        str, typer.Option(help="adamw, or adamw_8bit: its memory in 8 bits, by bitsandbytes.")
+    ] = "adamw",
     track: Annotated[str, typer.Option(help="Also tell tensorboard, wandb or trackio, joined by commas.")] = "",
     profile: Annotated[
         bool, typer.Option("--profile", help="Say at the end where the time of the steps went.")
@@ -108,6 +114,10 @@ def train(
 
     Any setting of the recipe can follow, by its address: [bold]--loss.high=0.3 --sample.responses=8[/]
     ([bold]whet show RECIPE[/] lists them), and any option of the task: [bold]--task.levels=1,2[/].
+    What watches a run: [bold]--guard.unknown=0.05 --guard.window=10[/] (the share of responses without a verdict, over
+    so many updates, at which it stops), [bold]--guard.spike=10[/] (leave out an optimiser step whose gradient norm is
+    above so many times the usual), [bold]--guard.check=false[/] and [bold]--guard.memory=false[/] (begin without the
+    self-check, or with less memory than the estimate).
     With vLLM also [bold]--engine.dtype=bfloat16[/], [bold]--engine.publish_every=4[/] (a policy that grows old on
     purpose) and [bold]--engine.memory=0.4[/] (its share of the GPU).
     """
@@ -129,7 +139,10 @@ def train(
         recipe=recipe, task=task, model=model, steps=steps, budget=seconds_of(budget), seed=seed,
         eval_every=eval_every, eval_samples=eval_samples, save_every=save_every, out=runs, name=name,
         settings=typed, options=options, track=track,
-        setup=Setup(device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once),
+        setup=Setup(
+            device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once, trust_remote_code, allow_pickle,
+            optimiser,
+        ),
     )  # fmt: skip
     _end(start_run(run, view))
 
@@ -155,17 +168,22 @@ def check(
     seed: Annotated[int, typer.Option(help="Seeds the problems and responses that are looked at.")] = 0,
     judge: Annotated[str, typer.Option(help="For .jsonl: your function, as path/to/my.py:score.")] = "",
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest response.")] = None,
+    trust_remote_code: TRUST = False,
+    allow_pickle: PICKLE = False,
 ) -> None:
     """What the mathematics takes for granted, tried on this model and task: what every run does before it begins.
 
     Settings of the recipe and options of the task can follow, as for [bold]whet train[/].
     """
     from whet.live import checked
+    from whet.models.setup import Setup
     from whet.prepare import Run
 
     typed = settings_of(context.args)
     options = _task_options(typed, judge, max_tokens)
-    sentence = checked(out, Run(recipe=recipe, task=task, model=model, seed=seed, settings=typed, options=options))
+    setup = Setup(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    run = Run(recipe=recipe, task=task, model=model, seed=seed, settings=typed, options=options, setup=setup)
+    sentence = checked(out, run)
     if sentence:
         raise Refused(sentence)
 
@@ -197,13 +215,18 @@ def eval_(
     samples: Annotated[int, typer.Option(min=1, help="Responses to each held-out problem.")] = 64,
     judge: Annotated[str, typer.Option(help="For your data: path/to/my.py:score, math, choices, or judge.toml.")] = "",
     engine: ENGINE = "local",
+    trust_remote_code: TRUST = False,
+    allow_pickle: PICKLE = False,
     runs: RUNS = "runs",
 ) -> None:
     """pass@k of a model on a task's held-out problems; options of the task follow, as [bold]--task.path=gsm8k[/]."""
     from whet.live import evaluation_table
+    from whet.models.setup import Setup
 
     options = {name.removeprefix("task."): value for name, value in settings_of(context.args).items()}
-    out.print(evaluation_table(model, task, samples, options | ({"judge": judge} if judge else {}), runs, out, engine))
+    options |= {"judge": judge} if judge else {}
+    setup = Setup(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    out.print(evaluation_table(model, task, samples, options, runs, out, engine, setup))
 
 
 @app.command()

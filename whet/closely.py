@@ -1,7 +1,5 @@
 """Looking closely at an update: measurements that cost a forward pass or two, made now and then."""
 
-import resource
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ from torch import Tensor
 from whet import groups
 from whet.batch import Batch
 from whet.draw import generator
+from whet.engines.profile import CPU, most_bytes
 from whet.step import State, objective, selector, wanted
 
 STATES = 64  # ours: logits of a large vocabulary are big
@@ -46,10 +45,7 @@ def step_kl(engine: Any, batch: Batch, rows: int = 32) -> float:
 
 def peak_memory(engine: Any) -> float:
     """MiB: the most that the GPU held for this process, or without one the process itself."""
-    if getattr(engine, "device", None) is not None and engine.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(engine.device) / 2**20
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on a Mac
-    return most / (2**20 if sys.platform == "darwin" else 2**10)
+    return most_bytes(getattr(engine, "device", CPU)) / 2**20
 
 
 # --- what an update does to entropy --------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from rich.console import Console
 
 RUN = Annotated[str, typer.Argument(help="A run by name, unique beginning or path; the last one if empty.")]
 MODEL = Annotated[str, typer.Argument(help="A run, or a model directory.")]
+TRUST = Annotated[bool, typer.Option("--trust-remote-code", help="Run the Python files of a model directory.")]
+PICKLE = Annotated[bool, typer.Option("--allow-pickle", help="Open pytorch_model.bin where there is no safetensors.")]
 RUNS = Annotated[str, typer.Option("--runs", help="The folder that holds the runs.")]
 out = Console(highlight=False)
 
@@ -38,27 +40,35 @@ def chat(
     model: MODEL = "last",
     temperature: Annotated[float, typer.Option(min=0, help="0 for the likeliest answer.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
+    trust_remote_code: TRUST = False,
+    allow_pickle: PICKLE = False,
     runs: RUNS = "runs",
 ) -> None:
     """Talk to what you trained; an empty line or Ctrl-D ends it. Lines can also be piped in."""
     import sys
 
     from whet import talk
+    from whet.models.setup import Setup
 
+    setup = Setup(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
     lines = talk.typed(out) if sys.stdin.isatty() else (line.rstrip("\n") for line in sys.stdin)
-    talk.chat(model, runs, out, lines, temperature, max_tokens)
+    talk.chat(model, runs, out, lines, temperature, max_tokens, setup)
 
 
 def serve(
     model: MODEL = "last",
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8000,
+    trust_remote_code: TRUST = False,
+    allow_pickle: PICKLE = False,
     runs: RUNS = "runs",
 ) -> None:
     """Serve a chat model that you trained through transformers' OpenAI-compatible server."""
+    from whet.models.setup import Setup
     from whet.talk import serve as start
 
-    raise typer.Exit(start(model, runs, host, port, out))
+    setup = Setup(trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    raise typer.Exit(start(model, runs, host, port, out, setup))
 
 
 def from_trl(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from whet.batch import Batch, join
+from whet.beside import Beside
 from whet.engines.profile import stage
 from whet.recipe import Refused
 from whet.tasks import Problem, Verdict
@@ -42,11 +43,14 @@ class Draw:
     ) -> Batch:
         """`responses` to each problem: a number, or one number for each; by the starting model if `reference`."""
         counts = [responses] * len(problems) if isinstance(responses, int) else list(responses)
-        more = {"reference": True} if reference else {}
-        return self.judge(self._counted(self.engine.sample(
-            problems, counts, temperature=temperature, top_p=top_p, greedy=greedy,
-            max_tokens=self.task.max_tokens, seed=self._seed(), **more,
-        )))  # fmt: skip
+        how = {"temperature": temperature, "top_p": top_p, "greedy": greedy, "max_tokens": self.task.max_tokens}
+        how |= {"seed": self._seed()} | ({"reference": True} if reference else {})
+        if not getattr(self.task, "judges_apart", False):
+            return self.judge(self._counted(self.engine.sample(problems, counts, **how)))
+        with Beside(self.task, problems, counts) as beside:
+            batch = self._counted(self.engine.sample(problems, counts, **how, ended=beside.ended))
+            with stage("judge"):
+                return judged(batch, beside.of(batch.texts))
 
     def begin(self, problems: Sequence[Problem], responses: int, temperature: float, tokens: int) -> Batch:
         """The first `tokens` of so many responses to each problem, not judged yet."""

@@ -112,7 +112,8 @@ def _cache(model: Path, task: Any, samples: int, how: str) -> Path:
     for rows in task.evaluation().values():
         digest.update(json.dumps([[row.id, row.prompt, row.answer] for row in rows]).encode())
     here = Path(__file__).parent
-    for path in [*sorted(model.glob("*.safetensors")), *sorted(here.glob("engines/*.py")), Path(__file__)]:
+    weights = [path for pattern in ("*.safetensors", "*.bin", "*.py") for path in sorted(model.glob(pattern))]
+    for path in [*weights, *sorted(here.glob("engines/*.py")), Path(__file__)]:
         digest.update(path.read_bytes())
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return folder / "whet" / f"start-{digest.hexdigest()[:16]}.json"

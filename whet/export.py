@@ -11,11 +11,12 @@ from typing import Any
 
 from whet import checkpoints
 from whet.models import load, lora
+from whet.prepare import run_from
 from whet.refusal import Refused
 from whet.report.facts import bounds, facts, number, splits, steps_of
 from whet.runs.store import Store
 
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt", "*.py")
 
 
 def export(store: Store, folder: Path, adapters: bool = False) -> Path:
@@ -28,8 +29,9 @@ def export(store: Store, folder: Path, adapters: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if lora.is_adapter(place) and not adapters:
         with load.quiet():
-            load.model(place).save_pretrained(folder)
-            load.tokenizer(place).save_pretrained(folder)
+            setup = run_from(store).setup
+            load.model(place, setup=setup).save_pretrained(folder)
+            load.tokenizer(place, setup).save_pretrained(folder)
     else:
         for file in sorted({path for pattern in WEIGHTS for path in place.glob(pattern)}):
             if file.name not in (checkpoints.STATE, "checkpoint.json", "whet.json"):

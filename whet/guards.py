@@ -5,7 +5,7 @@ step before, the batch is kept for replay, and the sentence names the stage that
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import median
@@ -34,30 +34,50 @@ FLOW = (
 )
 
 
+SOUND: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "check": (lambda x: True, "true or false"),
+    "spike": (lambda x: x >= 0, "a number of at least 0 (0 takes every step)"),
+    "unknown": (lambda x: 0 <= x <= 1, "a share between 0 and 1 (0.05 is 5 %; 1 never stops a run)"),
+    "window": (lambda x: x >= 1, "a number of updates, at least 1"),
+    "memory": (lambda x: True, "true or false"),
+}
+
+
 @dataclass(frozen=True)
 class Guard:
     """What watches a run. `check`: the self-check before the first step.
 
     `spike`: an optimiser step whose gradient norm is above so many times the median of the last 50 is left out;
-    0 takes every step.
+    0 takes every step. `unknown`: beyond this share of responses that the judge could not judge, over the last
+    `window` updates, the run stops; 1 never stops it. `memory`: whether a run is refused that will need more than
+    there is.
     """
 
     check: bool = True
     spike: float = 0.0
+    unknown: float = 0.05  # ours, as the window
+    window: int = 10
+    memory: bool = True
 
     @classmethod
     def of(cls, typed: Mapping[str, Any]) -> tuple["Guard", dict[str, Any]]:
-        """The guard from the settings `guard.check` and `guard.spike`, and the settings that are left."""
+        """The guard from the settings `guard.check`, `guard.spike` and so on, and the settings that are left."""
         known = {field.name: field.default for field in fields(cls)}
         mine = {address[6:]: value for address, value in typed.items() if address.startswith("guard.")}
         for name in mine:
             if name not in known:
                 raise Refused(f"There is no setting 'guard.{name}': it is {' or '.join(f'guard.{k}' for k in known)}.")
         read = {name: like(value, known[name], f"guard.{name}") for name, value in mine.items()}
-        guard = cls(**read)
-        if not isinstance(guard.check, bool) or guard.spike is None or not guard.spike >= 0:
-            raise Refused("guard.check is true or false, and guard.spike a number of at least 0 (0 takes every step).")
-        return guard, {address: value for address, value in typed.items() if not address.startswith("guard.")}
+        for name, value in read.items():
+            sound, sentence = SOUND[name]
+            if not _is_like(value, known[name]) or not sound(value):
+                raise Refused(f"guard.{name} is {sentence}, so it cannot be {mine[name]}.")
+        return cls(**read), {address: value for address, value in typed.items() if not address.startswith("guard.")}
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    """True for a bool where a bool is asked for, and a number where a number is."""
+    return isinstance(value, bool) == isinstance(example, bool) and isinstance(value, int | float)
 
 
 class Watch:

@@ -14,6 +14,7 @@ from rich.text import Text
 from whet.engines.profile import Profiler
 from whet.evaluate import by_split, pass_at
 from whet.metrics import METRICS
+from whet.models.setup import Setup
 from whet.prepare import Run
 from whet.recipe import Recipe
 from whet.report.facts import by_reason
@@ -159,8 +160,9 @@ def with_progress(out: Console, what: str, work: Callable[[Callable[[float], Non
 
 
 def evaluation_table(
-    model: str, task: str, samples: int, options: dict[str, Any], runs: str, out: Console, drawn_by: str = "local"
-) -> Table:
+    model: str, task: str, samples: int, options: dict[str, Any], runs: str, out: Console, drawn_by: str = "local",
+    setup: Setup | None = None,
+) -> Table:  # fmt: skip
     """pass@k of a model, or of a run's last checkpoint, by split."""
     from whet.engines.choice import Choice
     from whet.engines.local import LocalEngine
@@ -171,7 +173,8 @@ def evaluation_table(
     run = run_of(model, runs)
     options = {**(run.options if run and task in ("", run.task) else {}), **options}
     path, task = resolved(model, task, runs)
-    engine = Choice(drawn_by).applied(LocalEngine.load(path or BASE, setup=run.setup.asked_only() if run else None))
+    setup = run.setup.asked_only() if run else setup
+    engine = Choice(drawn_by).applied(LocalEngine.load(path or BASE, setup=setup))
     found = make(task, **options)
     began = time.perf_counter()
     rows = with_progress(out, "evaluating", lambda tell: evaluate(engine, found, samples, progress=tell))

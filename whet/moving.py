@@ -1,7 +1,7 @@
 """Moving in from TRL: a GRPOConfig, as YAML or as Python, read into the whet command that trains the same.
 
-TRL is not imported and the file is not run: Python is read as a syntax tree. Names and defaults are those of TRL 1.10
-(trl/trainer/grpo_config.py, July 2026).
+TRL is not imported and the file is not run: Python is read as a syntax tree. Names and defaults are those of TRL 1.16
+(trl/trainer/grpo_config.py); a test compares the defaults with what golden/trl_update.py recorded.
 """
 
 import ast
@@ -25,10 +25,13 @@ ONLY_LOOKS = frozenset({
     "run_name", "disable_tqdm", "dataloader_num_workers", "dataloader_pin_memory", "remove_unused_columns",
     "log_completions_hub_repo", "save_strategy", "save_total_limit", "eval_strategy", "do_eval", "do_train",
     "output_dir", "overwrite_output_dir", "ddp_timeout", "shuffle_dataset", "dataloader_drop_last",
-    "disable_dropout", "trust_remote_code", "tf32", "optim", "per_device_eval_batch_size",
+    "disable_dropout", "tf32", "optim", "per_device_eval_batch_size",
     "attn_implementation", "num_generations_eval", "trl_config", "accelerate_config", "dataset_config",
     "dataset_train_split", "dataset_test_split", "ds3_gather_for_generation", "model_init_kwargs", "bf16",
-    "fp16", "dtype", "torch_dtype", "use_peft",
+    "fp16", "dtype", "torch_dtype", "use_peft", "pad_to_multiple_of", "cache_implementation", "cast_lm_head_to_fp32",
+    "use_transformers_continuous_batching", "transformers_continuous_batching_config", "use_transformers_paged",
+    "vllm_model_impl", "vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout",
+    "vllm_group_port",
 })  # fmt: skip
 NO_EQUIVALENT = {
     "delta": "clipping the ratio of bad responses from above is the loss `dual_clip`, which sets the same stage as "
@@ -38,7 +41,13 @@ NO_EQUIVALENT = {
     "sync_ref_model": "the reference stays at the start of the run",
     "ref_model_mixup_alpha": "the reference stays at the start of the run",
     "ref_model_sync_steps": "the reference stays at the start of the run",
-    "use_vllm": "sampling is by the local engine",
+    "vllm_mode": "vLLM runs in the same process, as with `colocate`",
+    "vllm_tensor_parallel_size": "vLLM runs on one GPU",
+    "vllm_max_model_length": "as long as the model's config says",
+    "vllm_structured_outputs_regex": "responses are drawn from the whole distribution",
+    "generation_kwargs": "responses are drawn from the whole distribution",
+    "router_aux_loss_coef": "a router has no loss of its own",
+    "max_tool_calling_iterations": "a response calls no tools",
     "top_p": "responses are drawn from the whole distribution",
     "top_k": "responses are drawn from the whole distribution",
     "min_p": "responses are drawn from the whole distribution",
@@ -50,8 +59,16 @@ NO_EQUIVALENT = {
     "top_entropy_quantile": "no recipe on the shelf keeps a quantile of entropy",
     "entropy_coef": "see `whet list entropy` for what papers do instead",
     "use_adaptive_entropy": "`whet show adaptive_entropy_control`",
-    "vllm_importance_sampling_correction": "sampler and learner are one function here, so there is no gap to correct",
+    **dict.fromkeys(
+        ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target"),
+        "`whet show adaptive_entropy_control`",
+    ),
 }
+OF_VLLM = frozenset({
+    "use_vllm", "vllm_gpu_memory_utilization", "vllm_enable_sleep_mode", "vllm_importance_sampling_correction",
+    "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min",
+    "vllm_importance_sampling_cap",
+})  # fmt: skip
 
 
 @dataclass
@@ -80,7 +97,9 @@ def from_trl(path: Path) -> Moved:
     _batch(moved, config)
     _settings(moved, config, recipe)
     _machine(moved, config, given)
-    known = {*DEFAULTS, *ONLY_LOOKS, *_MAPPED}
+    if config.get("use_vllm"):
+        _vllm(moved, config)
+    known = {*DEFAULTS, *ONLY_LOOKS, *_MAPPED, *OF_VLLM}
     for name in sorted(set(given) - known):
         if name in NO_EQUIVALENT:
             if given[name] and given[name] != NEUTRAL.get(name):
@@ -90,8 +109,14 @@ def from_trl(path: Path) -> Moved:
     return moved
 
 
-NEUTRAL = {"top_p": 1.0, "repetition_penalty": 1.0, "top_entropy_quantile": 1.0}  # TRL's defaults, which do nothing
+NEUTRAL = {
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "top_entropy_quantile": 1.0,
+    "vllm_mode": "colocate",
+}  # TRL's defaults, which do nothing
 _MAPPED = frozenset({
+    "trust_remote_code",
     "model_name_or_path", "model", "dataset_name", "reward_funcs", "max_steps", "epsilon_high",
     "mask_truncated_completions", "multi_objective_aggregation", "off_policy_mask_threshold",
     "sapo_temperature_pos", "sapo_temperature_neg", "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg",
@@ -117,9 +142,19 @@ def _recipe(config: Mapping[str, Any]) -> str:
         expression += "+gdpo"
     if config.get("off_policy_mask_threshold") is not None:
         expression += "+opsm"
+    if config.get("use_vllm"):
+        expression += {"token_truncate": "+rollout_is", "sequence_truncate": "+sequence_is"}.get(
+            _correction(config), ""
+        )
     if config.get("mask_truncated_completions"):
         expression += "+overlong_filter"
     return expression + "+k3_loss" if config["beta"] and "penalties.k3.beta" not in _known(expression) else expression
+
+
+def _correction(config: Mapping[str, Any]) -> str:
+    """How TRL corrects for vLLM's own probabilities; empty where it does not."""
+    given = config.get("vllm_importance_sampling_correction", True)
+    return str(config.get("vllm_importance_sampling_mode", "sequence_mask")) if given else ""
 
 
 def _known(expression: str) -> dict[str, Any]:
@@ -230,6 +265,7 @@ def _machine(moved: Moved, config: Mapping[str, Any], given: Mapping[str, Any]) 
         moved.words += ["--dtype", "bfloat16"]
     if config["gradient_checkpointing"]:
         moved.words.append("--recompute")
+    moved.words += ["--trust-remote-code"] * bool(config.get("trust_remote_code"))
     thinking = (config.get("chat_template_kwargs") or {}).get("enable_thinking")
     if thinking is not None:
         moved.words += ["--thinking", "on" if thinking else "off"]
@@ -241,6 +277,24 @@ def _machine(moved: Moved, config: Mapping[str, Any], given: Mapping[str, Any]) 
     if schedule != "constant":
         moved.differs.append(f"TRL's learning rate decays ({schedule}); whet's is constant.")
     moved.differs.append("weights are kept in float32 and computed with in bfloat16; TRL keeps them as it loads them.")
+
+
+def _vllm(moved: Moved, config: Mapping[str, Any]) -> None:
+    """Drawing with vLLM, and what TRL then does about the gap between the engines unless it is told not to."""
+    moved.words += ["--engine", "vllm", f"--engine.memory={config.get('vllm_gpu_memory_utilization', 0.3)}"]
+    mode, low, high = (
+        _correction(config), config.get("vllm_importance_sampling_clip_min"),
+        config.get("vllm_importance_sampling_clip_max", config.get("vllm_importance_sampling_cap", 3.0)),
+    )  # fmt: skip
+    parts = {"token_truncate": "truncated", "sequence_truncate": "sequence_truncated"}
+    if mode in parts and high is not None:
+        moved.words += [f"--weights.{parts[mode]}.upper={high}"]
+    elif mode:
+        part = "rollout_is.masked" if mode == "token_mask" else "sequence_is.sequence_masked"
+        moved.missing.append(
+            f"vllm_importance_sampling_mode={mode!r} with the bounds {low} and {high}, which TRL takes unless it is "
+            f"told otherwise: a recipe of your own with weights=({part},); on the shelf are rollout_is and sequence_is."
+        )
 
 
 # --- reading ----------------------------------------------------------------------------------------------

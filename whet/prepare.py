@@ -78,7 +78,7 @@ def prepared(run: Run, recipe: Recipe, task: Any = None) -> tuple[Any, Any, Run]
     from whet.tasks.shelf import make
 
     seed_everything(run.seed)
-    _, choice, _ = choices_of(run)
+    guard, choice, _ = choices_of(run)
     task = make(run.task, **run.options) if task is None else task
     if not run.model and run.task == "digits":
         from whet.models import tiny
@@ -91,10 +91,10 @@ def prepared(run: Run, recipe: Recipe, task: Any = None) -> tuple[Any, Any, Run]
             f"{run.setup.tokens_at_once} tokens at once are fewer than one response of up to {task.max_tokens}: raise "
             "--tokens-at-once or lower --max-tokens."
         )
-    rows = settings(recipe).get("choose.prompts", 16) * settings(recipe).get("sample.responses", 16)
-    memory.refuse_if_short(
-        load.checked(run.model), run.setup, needs=needs(recipe), rows=rows, max_tokens=task.max_tokens
-    )
+    folder = load.checked(run.model, run.setup)
+    if guard.memory:
+        rows = settings(recipe).get("choose.prompts", 16) * settings(recipe).get("sample.responses", 16)
+        memory.refuse_if_short(folder, run.setup, needs=needs(recipe), rows=rows, max_tokens=task.max_tokens)
     return task, choice.applied(LocalEngine.load(run.model, run.setup.device, setup=run.setup)), run
 
 

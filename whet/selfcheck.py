@@ -116,18 +116,29 @@ class Bench:
         )  # fmt: skip
 
     def judge_tells_right_from_wrong(self) -> tuple[bool, float, str, str]:
-        """A worked solution is right and has reward; the same solution of another problem, and nothing, have none."""
+        """A worked solution is right and has reward; nothing has none, and not every solution of another problem has.
+
+        Single ones may well be right: two functions can have the same values.
+        """
         if not hasattr(self.task, "demonstrate"):
             return True, float("nan"), "not tried: the task has no worked solutions", ""
         right = [self.task.demonstrate(problem) for problem in self.problems]
-        verdicts = self.task.judge(self.problems * 2, [*right, *([""] * len(right))])
-        good, empty = verdicts[: len(right)], verdicts[len(right) :]
-        missed = [p.id for p, v in zip(self.problems, good, strict=True) if not (v.correct and (v.score or 0) > 0)]
-        given = [p.id for p, v in zip(self.problems, empty, strict=True) if v.correct or (v.score or 0) > 0]
-        share = 1 - (len(missed) + len(given)) / (2 * len(right))
+        many = len(right)
+        verdicts = self.task.judge(self.problems * 3, [*right, *[""] * many, *right[1:], right[0]])
+        missed = [p.id for p, v in zip(self.problems, verdicts, strict=False) if not _rewarded(v)]
+        given = [p.id for p, v in zip(self.problems, verdicts[many:], strict=False) if v.correct or (v.score or 0) > 0]
+        others = [p for p, q in zip(self.problems, [*self.problems[1:], self.problems[0]], strict=True)
+                  if p.answer != q.answer]  # fmt: skip
+        fooled = [
+            p.id for p, v in zip(self.problems, verdicts[2 * many :], strict=True) if p in others and _rewarded(v)
+        ]
+        blind = len(others) > 1 and len(fooled) == len(others)
         sentence = f"the judge gives the worked solution of {missed[0]} no reward" if missed else ""
         sentence = sentence or (f"the judge rewards an empty response to {given[0]}" if given else "")
-        return not missed and not given, share, "share judged as it should be", f"{sentence}: repair the judge, {OFF}"
+        if blind and not sentence:
+            sentence = f"the judge rewards the worked solution of another problem as one of {fooled[0]}"
+        share = 1 - (len(missed) + len(given) + blind * len(others)) / (3 * many)
+        return not sentence, share, "share judged as it should be", f"{sentence}: repair the judge, {OFF}"
 
     def gradient_repeats(self) -> tuple[bool, float, str, str]:
         """The gradient of the same batch, twice, is the same; bit for bit on the CPU."""
@@ -179,6 +190,10 @@ def require(engine: Any, task: Any, recipe: Recipe, seed: int = 0) -> None:
     for finding in findings(engine, task, recipe, seed):
         if not finding.ok:
             raise Refused(f"Self-check, {finding.name}: {finding.sentence}.")
+
+
+def _rewarded(verdict: Any) -> bool:
+    return bool(verdict.correct) and (verdict.score or 0) > 0
 
 
 def _gap(one: Tensor, other: Tensor, mask: Tensor) -> float:

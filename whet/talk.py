@@ -8,18 +8,22 @@ from tempfile import mkdtemp
 
 from rich.console import Console
 
+from whet.models.setup import Setup
 from whet.prepare import BASE, resolved, run_of
 from whet.refusal import Refused
 from whet.tasks import Problem
 
 
-def chat(model: str, runs: str, out: Console, lines: Iterable[str], temperature: float, max_tokens: int) -> None:
+def chat(
+    model: str, runs: str, out: Console, lines: Iterable[str], temperature: float, max_tokens: int,
+    setup: Setup | None = None,
+) -> None:  # fmt: skip
     """Answer each line; a chat model sees all that was said before, any other model the line alone."""
     from whet.engines.local import LocalEngine
 
     run = run_of(model, runs)
     path, _ = resolved(model, "", runs)
-    engine = LocalEngine.load(path or BASE, setup=run.setup.asked_only() if run else None)
+    engine = LocalEngine.load(path or BASE, setup=run.setup.asked_only() if run else setup)
     said: list[dict[str, str]] = []
     for turn, line in enumerate(lines):
         said.append({"role": "user", "content": line})
@@ -53,9 +57,11 @@ def typed(out: Console) -> Iterable[str]:
         yield line
 
 
-def serve(model: str, runs: str, host: str, port: int, out: Console) -> int:
+def serve(model: str, runs: str, host: str, port: int, out: Console, setup: Setup | None = None) -> int:
     """Start `transformers serve` on the model, adapters merged; returns its exit status when it ends."""
-    path = served(model, runs)
+    run = run_of(model, runs)
+    setup = run.setup.asked_only() if run else setup or Setup()
+    path = served(model, runs, setup)
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
@@ -64,7 +70,8 @@ def serve(model: str, runs: str, host: str, port: int, out: Console) -> int:
     out.print(f"http://{host}:{port}/v1/chat/completions · the model is named {path}\nCtrl-C ends it.")
     program = "from transformers.cli.transformers import main; main()"
     command = [sys.executable, "-c", program, "serve", str(path), "--host", host, "--port", str(port)]
-    process = subprocess.Popen([*command, "--device", "auto"])
+    trusting = ["--trust-remote-code"] if setup.trust_remote_code else []
+    process = subprocess.Popen([*command, "--device", "auto", *trusting])
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -73,12 +80,12 @@ def serve(model: str, runs: str, host: str, port: int, out: Console) -> int:
         return 0
 
 
-def served(model: str, runs: str) -> Path:
+def served(model: str, runs: str, setup: Setup | None = None) -> Path:
     """The directory to serve: the model's own, or one with its adapters merged."""
     from whet.models import load, lora
 
     path = Path(resolved(model, "", runs)[0] or BASE).resolve()
-    if load.tokenizer(path).chat_template is None:
+    if load.tokenizer(path, setup).chat_template is None:
         raise Refused(
             f"{path} has no chat template, which a chat server needs: use `whet chat`, or another server on the folder."
         )
@@ -86,6 +93,6 @@ def served(model: str, runs: str) -> Path:
         return path
     merged = Path(mkdtemp(prefix="whet-serve-"))
     with load.quiet():
-        load.model(path).save_pretrained(merged)
-        load.tokenizer(path).save_pretrained(merged)
+        load.model(path, setup=setup).save_pretrained(merged)
+        load.tokenizer(path, setup).save_pretrained(merged)
     return merged

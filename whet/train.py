@@ -3,7 +3,6 @@
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -28,8 +27,7 @@ from whet.tasks.shelf import others_taught
 from whet.trackers import tracked
 from whet.view import View
 
-UNKNOWN_BOUND = 0.05  # ours: beyond this share of unknown rewards over WINDOW steps the run stops
-WINDOW = 10
+HALF = 0.5  # ours: a judge that fails so often is not waited for until the window is full
 KL_EVERY, KEEP_EVERY, WATCH = 5, 10, 2  # updates; ours: looking closely costs time
 
 
@@ -144,7 +142,7 @@ class Trainer:
     def remember(self, seconds: float, unknown: tuple[int, int], lost: int) -> None:
         """Keep in the ledger what a step was like."""
         self.ledger.spent += seconds
-        self.ledger.unknown = [*self.ledger.unknown, unknown][-WINDOW:]
+        self.ledger.unknown = [*self.ledger.unknown, unknown][-self.guard.window :]
         self.ledger.lost = lost
 
     def now_and_then(self) -> None:
@@ -164,15 +162,16 @@ class Trainer:
                 f"Stopped after {self.state.step} updates, of which the last {self.ledger.lost} were not taken: "
                 + str(self.store.about["notes"][-1]["sentence"])
             )
-        recent = self.ledger.unknown
+        recent, bound, window = self.ledger.unknown, self.guard.unknown, self.guard.window
         drawn = sum(d for _, d in recent)
         share = sum(u for u, _ in recent) / max(drawn, 1)
-        if share <= UNKNOWN_BOUND or (len(recent) < WINDOW and share < 0.5):
+        if share <= bound or (len(recent) < window and share < HALF):
             return ""
         worst, times = self.ledger.reasons.most_common(1)[0]
         return (
             f"Stopped after {self.state.step} updates: the judge could not judge {share:.0%} of the last {drawn} "
-            f"responses (most often: {worst}, {times} times), and the bound is {UNKNOWN_BOUND:.0%}."
+            f"responses (most often: {worst}, {times} times), and the bound is {100 * bound:.3g}%: repair the judge, "
+            "or move the bound with --guard.unknown."
         )
 
     def evaluate(self, quick: bool = False) -> None:
@@ -234,7 +233,7 @@ class Trainer:
     def saved(self, trouble: str = "") -> str:
         """Save the run where it stops, and what to say of it. What stopped it is not held against a resumed run."""
         if trouble:
-            self.ledger = replace(self.ledger, unknown=[], reasons=Counter(), lost=0)
+            self.ledger = replace(self.ledger, unknown=[], lost=0)
         on = f"`whet train --resume {self.store.folder}` goes on"
         try:
             self.checkpoint()
@@ -291,6 +290,8 @@ def resume_run(
         told = identity.compared(store.about.get("made_from", {}), made_from)
         old, new = settings(was), settings(recipe)
         changed = {address: value for address, value in new.items() if old.get(address) != value}
+        if run.settings.get("guard.spike") != before.settings.get("guard.spike"):
+            told.append("the bound on the gradient norm, guard.spike, changed")
         told += [f"{address} was {old.get(address)} and is now {value}" for address, value in changed.items()]
         if (run.steps, run.budget) != (before.steps, before.budget) and "progress" in needs(recipe):
             told.append("its length changed, and this recipe reads how much of the run is done")

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from tests.engines.models import FAMILIES, build, engine, sampled
+from tests.engines.models import FAMILIES, build, engine
 from tests.engines.test_learner import WANTED, assert_same_gradient, gradient_of, ready, surrogate, with_entropy
-from whet import closely, groups
+from whet import closely
 from whet.engines import forward
 from whet.engines import head as head_module
 from whet.engines.head import Head, Numbers
-from whet.engines.local import LocalEngine
 from whet.engines.precision import GAP
 from whet.guards import Watch
 from whet.papers import grpo
@@ -67,12 +66,16 @@ def test_chunks_give_the_same_loss_and_gradient(family):
         torch.testing.assert_close(learner_again.seen["push"], learner.seen["push"], atol=1e-5, rtol=1e-5)
 
 
-def test_the_head_is_never_asked_for_more_positions_than_a_chunk():
+def test_the_head_is_never_asked_for_more_positions_than_a_chunk(monkeypatch):
     mine = engine(chunk=4)
     batch = ready(mine)
-    mine.learner(with_entropy, WANTED).gradient(batch)
-    seen = []
-    mine.model.lm_head.register_forward_hook(lambda _, inputs, out: seen.append(out.shape[:-1].numel()))
+    seen, product = [], head_module._product
+
+    def looked_at(one, other, start, into):
+        seen.append(len(into))
+        product(one, other, start, into)
+
+    monkeypatch.setattr(head_module, "_product", looked_at)
     mine.learner(with_entropy, WANTED).gradient(batch)
     mine.score(batch, ["old_logp", "old_entropy"])
     assert max(seen) == 4
@@ -181,22 +184,42 @@ def test_wrong_sizes_are_refused_in_one_sentence():
             engine(**wrong)
 
 
-def test_bfloat16_is_refused_where_the_processor_has_none(monkeypatch):
-    monkeypatch.setattr("whet.engines.precision._processor_has_bfloat16", lambda: False)
-    with pytest.raises(Refused, match="no instructions for bfloat16"):
+def test_bfloat16_is_refused_where_the_processor_is_not_faster_in_it(monkeypatch):
+    monkeypatch.setattr("whet.engines.precision.speedup", lambda: 0.34)
+    with pytest.raises(Refused, match=r"bfloat16 matrices at 0\.3 times its speed in float32.*take the dtype float32"):
         engine(dtype="bfloat16")
 
 
-def test_a_round_of_bfloat16_leaves_the_processor_as_it_was():
-    matmul = torch.backends.mkldnn.matmul
-    before = matmul.fp32_precision
+def test_in_bfloat16_the_factors_are_rounded_and_nothing_else():
+    draw = torch.Generator().manual_seed(1)
     mine = engine(dtype="bfloat16")
-    assert isinstance(mine, LocalEngine)
-    batch = sampled(mine)
-    mine.learner(surrogate, WANTED).gradient(batch.having(
-        advantage=groups.spread(torch.ones(len(batch)), batch["mask"]), weight=batch["mask"] / batch["mask"].sum(),
-    ))  # fmt: skip
-    assert matmul.fp32_precision == before
+    weight = mine.model.lm_head.weight
+    with torch.no_grad():
+        weight.mul_(20)  # logits around a hundred, which bfloat16 holds to a half
+    hidden = torch.randn(9, weight.shape[1], generator=draw)
+    with mine.precision():
+        head = Head(mine.model)
+    exact = (hidden.bfloat16().float() @ weight.bfloat16().float().T).detach().requires_grad_()
+    targets = exact.argsort(1, descending=True)[torch.arange(9), torch.arange(9) % 3]
+    numbers = Numbers(head, hidden, targets, torch.ones(9), ("entropy",), differentiable=True)
+    logp = exact.log_softmax(1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(numbers["logp"], logp.detach(), atol=2e-3, rtol=2**-8)
+    (by_logits,) = torch.autograd.grad(logp.sum(), exact)
+    by_hidden = numbers.back({"logp": torch.ones(9)})
+    for found, true in ((by_hidden, by_logits @ weight.detach()), (weight.grad, by_logits.T @ hidden)):
+        assert found.dtype == torch.float32
+        assert float((found - true).norm() / true.norm()) < 0.01
+
+
+def test_in_bfloat16_the_gradient_is_close_to_the_exact_one():
+    exact, mine = engine(), engine(dtype="bfloat16")
+    batch = ready(exact)
+    theirs, _, _ = gradient_of(exact, with_entropy, WANTED, batch)
+    ours, _, _ = gradient_of(mine, with_entropy, WANTED, batch)
+    assert set(ours) == set(theirs)
+    ours, theirs = (torch.cat([of[name].flatten() for name in theirs]) for of in (ours, theirs))
+    assert ours.dtype == torch.float32
+    assert float(torch.cosine_similarity(ours, theirs, dim=0)) > 0.99
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.engines.models import TOKENIZER, build
 from whet.models import memory
 from whet.models.setup import Setup
+from whet.prepare import BASE, Run, prepared, recipe_of
 from whet.refusal import Refused
 
 MEASURE = """
@@ -43,33 +45,70 @@ print(top[0] - before)
 """
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """A model of 12 million weights: enough to be seen beside the interpreter."""
+def built(folder, **shape):
     import transformers as hf
 
-    folder = tmp_path_factory.mktemp("large")
     config = hf.LlamaConfig(
-        vocab_size=8000, hidden_size=384, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=6,
-        max_position_embeddings=256, bos_token_id=None, eos_token_id=TOKENIZER.eos_token_id,
+        max_position_embeddings=256, bos_token_id=None, eos_token_id=TOKENIZER.eos_token_id, **shape
     )  # fmt: skip
     hf.LlamaForCausalLM(config).save_pretrained(folder)
     TOKENIZER.save_pretrained(folder)
     return folder
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A model of 12 million weights: enough to be seen beside the interpreter."""
+    return built(
+        tmp_path_factory.mktemp("large"), vocab_size=8000, hidden_size=384, intermediate_size=1024,
+        num_hidden_layers=4, num_attention_heads=6,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A large vocabulary: the logits of a whole micro-batch would take 0.8 GB, and are never all there."""
+    return built(
+        tmp_path_factory.mktemp("wide"), vocab_size=100_000, hidden_size=96, intermediate_size=256,
+        num_hidden_layers=2, num_attention_heads=4, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "setup", [{"tokens_at_once": 2048}, {"tokens_at_once": 2048, "recompute": True, "lora": "r=8"}]
+    ("model", "setup"),
+    [
+        ("large", {"tokens_at_once": 2048}),
+        ("large", {"tokens_at_once": 2048, "recompute": True, "lora": "r=8"}),
+        ("wide", {"tokens_at_once": 2048}),
+    ],
 )
-def test_the_estimate_is_within_a_factor_of_two_of_what_a_run_takes(setup, large):
+def test_the_estimate_is_within_a_factor_of_two_of_what_a_run_takes(setup, model, request):
+    folder = request.getfixturevalue(model)
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(large), json.dumps(setup)], capture_output=True, text=True,
+        [sys.executable, "-c", MEASURE, str(folder), json.dumps(setup)], capture_output=True, text=True,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     took = float(done.stdout)
-    need = memory.estimate(large, Setup(**setup), rows=32, prompt=30, max_tokens=64).total
+    need = memory.estimate(folder, Setup(**setup), rows=32, prompt=30, max_tokens=64).total
     assert 0.5 < need / took < 2.0, f"estimated {need / 1e6:.0f} MB, took {took / 1e6:.0f} MB"
+
+
+def test_what_is_held_at_once_is_what_the_engine_holds():
+    from whet.engines import head, local
+
+    assert (memory.ROOM, memory.ROWS) == (head.ROOM, local.MAX_ROWS)
+
+
+def test_the_refusal_can_be_overridden(tmp_path, monkeypatch):
+    """`--guard.memory=false` begins whatever the estimate says."""
+    monkeypatch.setattr(memory, "free", lambda device: 1e6)
+    run = Run(task="compose", model=str(BASE), out=str(tmp_path))
+    with pytest.raises(Refused, match=r"--guard\.memory=false"):
+        prepared(run, recipe_of(run))
+    run = replace(run, settings={"guard.memory": "false"})
+    task, engine, _ = prepared(run, recipe_of(run))
+    assert (task.name, engine.device.type) == ("compose", "cpu")
 
 
 def test_the_weights_are_counted_without_loading_them(large):
@@ -96,6 +135,14 @@ def test_too_little_memory_is_refused_with_what_would_fit(large):
         memory.refuse_if_short(large, Setup(), room=memory.estimate(large, adapters).total)
     with pytest.raises(Refused, match="nothing here would fit: take a smaller model"):
         memory.refuse_if_short(large, Setup(), room=1e6)
+
+
+def test_the_logits_of_a_large_vocabulary_are_never_all_there(large, tmp_path):
+    """A model of half a billion weights with Qwen's vocabulary trains with 16 GB: the head speaks in chunks."""
+    config = json.loads((large / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 151_936}))
+    small, wide = memory.estimate(large, Setup()), memory.estimate(tmp_path, Setup())
+    assert wide.passes - small.passes < 2e9
 
 
 def test_every_architecture_can_be_estimated(tmp_path):

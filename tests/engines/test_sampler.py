@@ -14,8 +14,8 @@ from tests.engines.models import (
     sampled,
     told,
 )
-from whet.engines import sampler
-from whet.engines.sampler import Drawing
+from whet.engines import pick, sampler
+from whet.engines.pick import Drawing
 from whet.fields import FIELDS, made_by
 from whet.refusal import Refused
 
@@ -114,7 +114,7 @@ def test_a_token_without_probability_is_never_drawn():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
     how = Drawing(temperature=1.0, top_p=1.0, greedy=False, max_tokens=1, stop=(0,), padding=0)
     last = 1 - 2.0**-24  # the largest number that torch.rand gives in float32
-    drawn = [int(sampler.pick(logits, torch.tensor([u]), how)[0]) for u in (0.0, 0.49, 0.51, last)]
+    drawn = [int(pick.pick(logits, torch.tensor([u]), how)[0]) for u in (0.0, 0.49, 0.51, last)]
     assert drawn == [1, 1, 3, 3]
 
 
@@ -236,9 +236,9 @@ def test_the_search_in_two_steps_draws_what_one_running_sum_draws(vocabulary, to
     logits = 4 * torch.randn(40, vocabulary, generator=draw)
     logits[:, ::3] = -torch.inf
     uniform = torch.rand(40, generator=draw)
-    token, logp, entropy = sampler.pick(logits, uniform, Drawing(0.7, top_p, False, 1, (0,), 0))
+    token, logp, entropy = pick.pick(logits, uniform, Drawing(0.7, top_p, False, 1, (0,), 0))
     exact = (logits.double() / 0.7).log_softmax(-1)
-    kept = sampler.nucleus(exact.exp(), top_p) if top_p < 1 else exact.exp()
+    kept = pick.nucleus(exact.exp(), top_p) if top_p < 1 else exact.exp()
     running = kept.cumsum(1)
     slow = torch.searchsorted(running, uniform[:, None] * running[:, -1:], right=True)
     assert torch.equal(token, slow[:, 0])
@@ -251,7 +251,7 @@ def test_the_largest_random_number_draws_a_token_that_has_weight():
     weight = torch.rand(200, 1000, generator=torch.Generator().manual_seed(0))
     weight[:, 700:] = 0
     for last in (1 - 2.0**-24, 0.0):
-        token, mass = sampler.invert(weight, torch.full((200,), last))
+        token, mass = pick.invert(weight, torch.full((200,), last))
         assert (weight.gather(1, token[:, None]) > 0).all()
         torch.testing.assert_close(mass, weight.double().sum(1))
 

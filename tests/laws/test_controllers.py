@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.laws.test_laws import RECIPES
-from whet.papers import adaptive_entropy_control, aepo, amft_controller, e3_budget, ppo_br
+from whet.papers import adaptive_entropy_control, adaptive_kl, aepo, amft_controller, e3_budget, ppo_br
 from whet.recipe import Remembers, call
 from whet.settings import settings, with_settings
 
@@ -72,6 +72,17 @@ def test_the_target_of_the_temperature_falls_late_in_the_run():
     assert seen[2000] == pytest.approx(0.8, rel=0.01)
     assert seen[-1] == pytest.approx(0.72, rel=0.02)
     assert e3_budget.annealed(0.3, 0.4, 0.9) == 1.0
+
+
+@pytest.mark.parametrize("start", [1e-3, 1.0])
+def test_the_price_of_drift_holds_the_kl_at_its_target(start):
+    """The dearer the drift, the less of it: KL = 0.02 / β meets 0.1 at β = 0.2."""
+    beta = start
+    for _ in range(4000):
+        beta = adaptive_kl.next_price(beta, kl=0.02 / beta, responses=256, target=0.1, horizon=10_000)
+    assert beta == pytest.approx(0.2, rel=1e-2)
+    steep = adaptive_kl.next_price(1.0, kl=1e9, responses=10_000, target=0.1, horizon=10_000)
+    assert steep == pytest.approx(1.2)  # never more than a fifth of the share of a horizon
 
 
 @pytest.mark.parametrize("start", [0.1, 0.9])

@@ -13,12 +13,10 @@ from whet.papers import (
     adaptive_entropy_control,
     aepo,
     em_ft,
-    em_rl,
     entropy_advantage,
     grpo,
     gtpo,
     intuitor,
-    position_advantage,
     ppl_advantage,
     reinforce,
     rent,
@@ -92,6 +90,14 @@ def test_gtpo_hands_out_as_much_as_there_are_responses_running():
         close(groups.spread(bonus, running).sum(0), sign * running.sum(0).float())
 
 
+def test_the_advantages_of_each_side_of_gtpo_sum_to_zero():
+    """So they say nothing of which side was right: the reason why it does not learn `digits`."""
+    _, reward, correct, entropy, mask = gtpo_case()
+    advantage = gtpo.token_shares(reward, correct, ONE_GROUP, entropy, mask)
+    for side in (correct, ~correct):
+        close(advantage[side & mask.any(1)].sum(), 0.0)
+
+
 def test_gtpo_is_silent_where_a_side_has_one_value():
     """A lone right answer, and identical wrong ones: the rounding of a mean must not look like a spread."""
     reward, group = tensor([1.0, 0.0, 0.0, 0.0]), ONE_GROUP
@@ -134,10 +140,10 @@ def test_ppl_advantage():
 
 def test_position_advantage():
     bonus = tensor(GOLDEN["position_advantage"]["bonus"])
-    close(position_advantage.late_counts_more(torch.ones(1, 4), on(1, 4))[0], 1 + bonus)
-    close(position_advantage.late_counts_more(-torch.ones(1, 4), on(1, 4))[0], -1 - bonus)
-    close(position_advantage.late_counts_more(torch.zeros(1, 4), on(1, 4))[0], torch.zeros(4))
-    close(position_advantage.late_counts_more(torch.ones(1, 1), on(1, 1)), 1 + bonus[-1:, None])
+    close(ppl_advantage.late_counts_more(torch.ones(1, 4), on(1, 4))[0], 1 + bonus)
+    close(ppl_advantage.late_counts_more(-torch.ones(1, 4), on(1, 4))[0], -1 - bonus)
+    close(ppl_advantage.late_counts_more(torch.zeros(1, 4), on(1, 4))[0], torch.zeros(4))
+    close(ppl_advantage.late_counts_more(torch.ones(1, 1), on(1, 1)), 1 + bonus[-1:, None])
 
 
 def test_tea_rl():
@@ -234,8 +240,8 @@ def test_entropy_minimization():
     golden = GOLDEN["em_rl"]
     logp, entropy = tensor(golden["sequence"]["R"])[:, None], -tensor(golden["token"]["R"])[:, None]
     for name, reward in (
-        ("sequence", em_rl.total_log_probability(logp.float(), on(4, 1))),
-        ("token", em_rl.minus_total_entropy(entropy, on(4, 1))),
+        ("sequence", em_ft.total_log_probability(logp.float(), on(4, 1))),
+        ("token", em_ft.minus_total_entropy(entropy, on(4, 1))),
     ):
         close(reward, golden[name]["R"])
         close(rloo.leave_one_out(reward, ONE_GROUP), golden[name]["A"])

@@ -236,18 +236,23 @@ def test_the_cumulative_ratio_is_unbiased_and_the_token_ratio_is_not():
 
 
 def test_poets():
-    golden = GOLDEN["poets"]
+    golden, on = GOLDEN["poets"], torch.ones(4, 1).bool()
     reward, group, beta = tensor(golden["reward"]), torch.zeros(4, dtype=torch.long), golden["beta"]
 
-    def loss(logp):
-        given = {"old_logp": logp.detach(), "ref_logp": torch.zeros(4, 1), "mask": torch.ones(4, 1).bool()}
-        target = call(partial(poets.implied, beta=beta), {**given, "reward": reward, "group": group})
-        error = partial(poets.implied_reward_error, beta=beta)
-        return (
-            grpo.over_responses(given["mask"]) * call(error, {**given, "logp": logp, "advantage": target[:, None]})
-        ).sum()
+    def loss(logp, times=(1.0, 1.0, 1.0, 1.0)):
+        weight = tensor(times)[:, None] / sum(times)
+        error = poets.misfit(logp, torch.zeros(4, 1), reward, group, weight, on, beta)
+        return (weight[:, 0] * error**2).sum()
 
-    close(loss(tensor(golden["delta"])[:, None]), golden["loss"])
+    delta = tensor(golden["delta"])[:, None]
+    close(loss(delta), golden["loss"])
+    close(loss(delta, golden["times"]), golden["loss_of_bootstrap"])
+    for times in ((1.0, 1.0, 1.0, 1.0), golden["times"]):  # what the recipe descends is the gradient of that loss
+        at = delta.clone().requires_grad_()
+        true = torch.autograd.grad(loss(at, times), at)[0]
+        weight = tensor(times)[:, None] / sum(times)
+        given = {"logp": delta, "ref_logp": torch.zeros(4, 1), "reward": reward, "group": group, "mask": on}
+        close(weight * call(partial(poets.pull_of_misfit, beta=beta), {**given, "weight": weight}), true.tolist())
     start = torch.zeros(4, 1, requires_grad=True)
     gradient = torch.autograd.grad(loss(start), start)[0][:, 0]
     close(gradient, golden["grad_at_zero"])

@@ -13,13 +13,12 @@ import pytest
 import torch
 from torch import tensor
 
-from whet import groups, plain
+from whet import groups, plain, tournaments
 from whet.batch import Batch
 from whet.papers import (
+    alpacafarm_ppo,
     amft_controller,
-    arena,
     arena_single,
-    arena_swiss,
     c3po,
     e3_budget,
     eframe,
@@ -28,10 +27,9 @@ from whet.papers import (
     gxpo,
     hora,
     mgda,
-    mutual_rl_sgt,
+    mutual_rl_xgrpo,
     papo,
     poise,
-    quark,
     srft,
 )
 from whet.recipe import Remembers, call
@@ -262,11 +260,11 @@ def test_c3po_learns_from_as_many_tokens_whatever_the_lengths():
 # --- tournaments -------------------------------------------------------------------------------------------
 
 TOPOLOGIES = {
-    "anchor": arena.anchor,
-    "round_robin": arena.round_robin,
+    "anchor": arena_single.anchor,
+    "round_robin": arena_single.round_robin,
     "single": arena_single.single_elimination,
     "double": arena_single.double_elimination,
-    "swiss": arena_swiss.swiss,
+    "swiss": arena_single.swiss,
 }
 
 
@@ -293,7 +291,7 @@ def test_equal_responses_share_a_place_where_points_decide(name):
 def test_a_knock_out_ranks_equal_responses_by_their_seats():
     golden = GOLDEN["arena"]
     for quality, expected in ((golden["ties"], golden["ties_single"]), ([5.0] * 4, golden["equal_single"])):
-        reward = arena_single.knock_out(tensor(quality).float()[:, None].expand(4, 4), None)
+        reward = tournaments.knock_out(tensor(quality).float()[:, None].expand(4, 4), None)
         close(grpo.z_score(reward, one_group(4)), expected, atol=1e-4)
 
 
@@ -303,14 +301,14 @@ def test_seats_are_drawn_so_that_no_text_wins_its_ties_for_ever():
 
 
 def test_the_draw_keeps_the_best_apart():
-    assert arena_single.bracket(16) == GOLDEN["arena"]["bracket_16"]
+    assert tournaments.bracket(16) == GOLDEN["arena"]["bracket_16"]
 
 
 @pytest.mark.parametrize("name", ["single", "double"])
 def test_knock_outs_make_the_number_of_comparisons_they_should(name, monkeypatch):
-    matches, play = [], arena_single.play
+    matches, play = [], tournaments.play
     monkeypatch.setattr(
-        arena_single, "play", lambda players, *rest: matches.append(len(players) // 2) or play(players, *rest)
+        tournaments, "play", lambda players, *rest: matches.append(len(players) // 2) or play(players, *rest)
     )
     advantages(name, GOLDEN["arena"]["quality"])
     anchor = GOLDEN["arena"]["comparisons"]["anchor"] if name == "single" else 0
@@ -324,7 +322,7 @@ def test_the_official_draw_is_among_ours():
         for s in range(300)
     )
     judged = tensor(golden["quality"]).float()[:, None].expand(8, 8)
-    assert any(arena_swiss.swiss_table(judged, rng(s))[0].tolist() == golden["swiss_points"] for s in range(300))
+    assert any(tournaments.swiss_table(judged, rng(s))[0].tolist() == golden["swiss_points"] for s in range(300))
 
 
 @pytest.mark.parametrize("name", ["double", "swiss"])
@@ -457,12 +455,12 @@ def test_a_rescue_is_only_for_problems_that_nobody_solved():
     golden = GOLDEN["mutual"]
     assert golden["SGT_gate_own=[0,0,0,0],peer_above"] == 1
     assert golden["SGT_gate_own_above"] == 0
-    batch = mutual_rl_sgt.rescued(Draw({"a": 0, "b": 1}), problems("ab"), responses=4)
+    batch = mutual_rl_xgrpo.rescued(Draw({"a": 0, "b": 1}), problems("ab"), responses=4)
     assert [p.id for p, shown in zip(batch.problems, batch["demonstration"].tolist(), strict=True) if shown] == ["a"]
-    assert not mutual_rl_sgt.rescued(Draw({"b": 1}), problems("b"), responses=4)["demonstration"].any()
+    assert not mutual_rl_xgrpo.rescued(Draw({"b": 1}), problems("b"), responses=4)["demonstration"].any()
 
     spread = grpo.z_score(batch["score"], batch["group"])
-    (credit,) = mutual_rl_sgt.recipe.credit
+    (credit,) = mutual_rl_xgrpo.sgt.credit
     advantage = credit(groups.spread(spread, batch["mask"]), batch["demonstration"])[:, 0]
     assert advantage[:4].tolist() == [0.0] * 4
     assert advantage[-1] == 1.0
@@ -604,10 +602,10 @@ def test_papo_makes_the_seen_prompt_matter():
 def test_quark_imitates_the_best_quarter():
     golden = GOLDEN["quark"]
     reward = tensor(golden["reward"])
-    assert quark.chunk(reward, 4).tolist() == golden["chunks"]
-    assert quark.best_chunk(reward).nonzero()[:, 0].tolist() == golden["kept"]
-    assert quark.chunk(torch.arange(10.0), 4).tolist() == [3, 3, 3, 3, 2, 2, 1, 1, 0, 0]
-    assert quark.chunk(torch.arange(3.0), 4).tolist() == [2, 1, 0]
+    assert alpacafarm_ppo.chunk(reward, 4).tolist() == golden["chunks"]
+    assert alpacafarm_ppo.best_chunk(reward).nonzero()[:, 0].tolist() == golden["kept"]
+    assert alpacafarm_ppo.chunk(torch.arange(10.0), 4).tolist() == [3, 3, 3, 3, 2, 2, 1, 1, 0, 0]
+    assert alpacafarm_ppo.chunk(torch.arange(3.0), 4).tolist() == [2, 1, 0]
 
 
 def test_poise_targets_baselines_and_advantages():

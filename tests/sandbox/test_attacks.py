@@ -20,7 +20,7 @@ from whet.sandbox.server import Server
 from whet.tasks import Problem
 from whet.tasks.code import Code
 
-LIMITS = Limits(seconds=1.2, cpu_seconds=1)
+LIMITS = Limits(seconds=1)
 PLAIN = "import json, sys\nsource, world = json.load(sys.stdin)\nexec(source)\nr = f(world)\nsys.exit(0 if r else 3)"
 FIRST_JUDGE = (
     "import json, sys\nsource, calls, expected = json.load(sys.stdin)\nspace = {}\nexec(source, space)\n"
@@ -148,7 +148,9 @@ def test_without_the_filter_the_namespaces_still_keep_what_is_outside(world, mon
     monkeypatch.setattr(filters, "computing_only", lambda: everything)
     monkeypatch.setattr(Sandbox, "_prove", lambda _: None)
     attacks = [attack for attack in ALL if attack.name not in ("bombs", "kills-everything", "kills-the-server")]
-    answers = Sandboxes(LIMITS, 2).run([Program(attack.source, "f", ((world.about(),),)) for attack in attacks])
+    answers = Sandboxes(Limits(seconds=1, wall=2.0), 2).run(
+        [Program(attack.source, "f", ((world.about(),),)) for attack in attacks]
+    )
     through = {a.name for a, answer in zip(attacks, answers, strict=True) if answer.values and any(answer.values)}
     assert {"forks", "listens"} <= through  # so it is the filter that stops these
     assert not through & {attack.name for attack in (*READS, *WRITES)}
@@ -161,7 +163,7 @@ def test_without_the_filter_the_namespaces_still_keep_what_is_outside(world, mon
 
 @pytest.fixture(scope="module")
 def task():
-    return Code(size=8, seconds=1.2)
+    return Code(size=8, seconds=1)
 
 
 def test_no_forgery_gets_reward_and_none_is_unknown(task):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from whet.tasks.processes import below, parents
 
 @pytest.fixture(scope="module")
 def boxes():
-    return Sandboxes(Limits(seconds=2.0, cpu_seconds=1), workers=2)
+    return Sandboxes(Limits(seconds=1), workers=2)
 
 
 def answers(boxes, source, *calls):
@@ -94,6 +95,84 @@ def test_many_programs_are_judged_in_a_second(boxes):
     assert taken < 8, f"{400 / taken:.0f} programs/s"  # 300 to 400 a second on two busy cores
 
 
+# --- a machine with too much to do -------------------------------------------------------------------------
+
+HALF_A_SECOND = "import time\ndef f(x):\n    while time.process_time() < 0.5: pass\n    return x"
+
+
+@pytest.fixture
+def crowd():
+    """Fifteen processes that want the one core that this one and its sandboxes are bound to."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    busy = [sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass"]
+    # Each in its own session, as a sandbox is: Linux shares a core out between sessions first.
+    others = [subprocess.Popen(busy, stdout=subprocess.PIPE, start_new_session=True) for _ in range(15)]
+    for other in others:
+        other.stdout.readline()
+    yield
+    for other in others:
+        other.kill()
+        other.communicate()
+    os.sched_setaffinity(0, before)
+
+
+def test_a_right_program_is_right_however_much_else_the_machine_has_to_do(crowd):
+    boxes = Sandboxes(Limits(seconds=1), workers=1)
+    boxes.ready()
+    began = time.monotonic()
+    assert answers(boxes, HALF_A_SECOND).values == [1]
+    assert time.monotonic() - began > 4  # the bound on the time of the clock that there once was
+
+
+def test_where_the_machine_has_no_time_for_a_program_it_is_unknown_and_not_wrong(crowd):
+    boxes = Sandboxes(Limits(seconds=1, wall=1.0), workers=1)
+    boxes.ready()
+    answer = answers(boxes, HALF_A_SECOND)
+    assert (answer.values, answer.how, answer.lost) == (None, "the machine had no time for it within 1 s", True)
+
+
+def test_a_program_that_the_system_kills_is_unknown_and_not_wrong():
+    boxes = Sandboxes(Limits(seconds=30), workers=1)
+    boxes.ready()
+    sandbox = boxes.idle.get()
+    boxes.idle.put(sandbox)
+    found = []
+    judging = threading.Thread(
+        target=lambda: found.extend(boxes.run([Program("def f(x):\n    while 1: 0", "f", ((1,),))]))
+    )
+    before = below(sandbox.server.process.pid)
+    judging.start()
+    while not (child := below(sandbox.server.process.pid) - before):
+        time.sleep(0.05)
+    os.kill(child.pop(), signal.SIGKILL)  # as the kernel does where memory is short
+    judging.join()
+    assert (found[0].values, found[0].how, found[0].lost) == (None, "the system killed it", True)
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        "time.sleep(30)", "select.select([], [], [], 30)", "select.poll().poll(30_000)", "signal.pause()",
+        "signal.sigwait({signal.SIGUSR1})", "signal.sigtimedwait({signal.SIGUSR1}, 30)",
+        "threading.Event().wait(30)", "queue.Queue().get()", "[lock.acquire(), lock.acquire()]",
+        "ctypes.CDLL(None).sleep(30)", "ctypes.CDLL(None).pause()", "ctypes.CDLL(None).sem_wait(bytes(64))",
+        "os.read(3, 1)", "os.waitpid(-1, 0)", "os.close(3), [0 for _ in iter(int, 1)]",
+    ],
+)  # fmt: skip
+def test_a_program_cannot_wait_so_only_the_machine_can_make_it_late(waits):
+    boxes = Sandboxes(Limits(seconds=1, wall=20.0), workers=1)
+    lines = (
+        f"import ctypes, os, queue, select, signal, threading, time\nlock = threading.Lock()\ndef f(x):\n    {waits}\n"
+    )
+    boxes.ready()
+    began = time.monotonic()
+    answer = answers(boxes, lines)
+    assert time.monotonic() - began < 15
+    assert not answer.lost
+    assert answer.how.startswith(("raised ", "ended with ", "took too long")) or answer.values == [None]
+
+
 # --- when something fails ----------------------------------------------------------------------------------
 
 
@@ -125,7 +204,7 @@ def test_nothing_is_left_of_a_run_that_was_killed(when, tmp_path):
     judge.write_text("import time\ndef judge(response):\n    time.sleep(response)\n    return 1\n")
     script = (
         "import sys, threading, time\nfrom whet.sandbox import *\nfrom whet.tasks.judging import Judge\n"
-        f"boxes, judge = Sandboxes(Limits(seconds=60, cpu_seconds=60)), Judge({str(judge) + ':judge'!r}, seconds=60)\n"
+        f"boxes, judge = Sandboxes(Limits(seconds=60)), Judge({str(judge) + ':judge'!r}, seconds=60)\n"
         "boxes.ready()\njudge([{'response': 0}])\nprint('ready', flush=True)\n"
         "if sys.argv[1] == 'busy':\n"
         "    threading.Thread(target=judge, args=([{'response': 60}],)).start()\n"

@@ -171,7 +171,7 @@ def test_nonsense_is_unknown_with_its_reason_and_not_remembered_as_an_answer(tas
 def test_an_endpoint_that_is_down_is_unknown(task, server):
     mine = task(url="http://127.0.0.1:9/v1", retries=0)
     verdicts = mine.judge(mine.problems[:1] * 2, TEXTS[:2])
-    assert [(v.score, v.reason) for v in verdicts] == [(None, "judge endpoint is down")] * 2
+    assert [(v.score, v.reason) for v in verdicts] == [(None, "judge endpoint http://127.0.0.1:9/v1 is down")] * 2
 
 
 def test_requests_keep_to_their_number_in_a_minute(task, server):
@@ -209,6 +209,7 @@ def test_a_large_group_is_compared_in_rounds():
     ("content", "sentence"),
     [
         ("kind = ", "is not TOML"),
+        ('url = "u"\nmodel = "m"\n', 'does not say its kind: write kind = "rubric" or kind = "pairs"'),
         ('kind = "rubric"\nurl = "u"\n', "does not say its model"),
         ('kind = "stars"\nurl = "u"\nmodel = "m"\n', "it is rubric or pairs"),
         ('kind = "pairs"\nurl = "u"\nmodel = "m"\ncolour = 1\n', "says 'colour'.*it knows kind, url"),

@@ -8,17 +8,14 @@ from statistics import mean, stdev
 import pytest
 import torch
 
+from tests.vllm.agree import curve
 from tests.vllm.models import pytestmark, wider  # noqa: F401
 from tests.vllm.test_gap import small
-from whet import shelf
-from whet.draw import generator
 from whet.engines.local import LocalEngine
 from whet.engines.vllm import VLLM
-from whet.evaluate import evaluate, pass_at
 from whet.models import load, tiny
 from whet.prepare import BASE, Run
 from whet.refusal import Refused
-from whet.step import State, step
 from whet.tasks.shelf import make
 from whet.train import resume_run, start_run
 
@@ -49,13 +46,8 @@ def learnt(model, task, seed: int, updates: int, served: bool) -> tuple[float, f
     mine = LocalEngine.load(model)
     if served:
         mine.sampler = VLLM(mine)
-    problems = list(task.train())
-    order = torch.randperm(len(problems), generator=generator(seed, 1)).tolist()
-    pool, state, right = [problems[i] for i in order], State(shelf.load("grpo")), []
-    for _ in range(updates):
-        state, batch = step(mine, task, pool, state, seed)
-        right.append(batch.told["correct"])
-    return mean(right), pass_at(evaluate(mine, task, 8, [task.focus]), 1)
+    run = curve(mine, task, seed, updates)
+    return mean(run["right"]), run["held_out"]
 
 
 def agree(one: list[float], other: list[float]) -> bool:

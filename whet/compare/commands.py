@@ -174,6 +174,9 @@ def study(
     sweep_seeds: Annotated[
         str, typer.Option(help="How many seeds for the sweep: 1000, 1001, …; or a range, or a list.")
     ] = "2",
+    sweep_samples: Annotated[
+        int, typer.Option(min=0, help="Responses to each held-out problem in the sweep; 0: as many as --samples.")
+    ] = 0,
     measure: MEASURE = "pass@1",
     delta: DELTA = None,
     against: Annotated[str, typer.Option(help="Hold all others against this one.")] = "",
@@ -204,7 +207,8 @@ def study(
         settings,
         options,
     )
-    chosen = studies.sweep(plan, studies.rates_of(rates), seeds_of(sweep_seeds, studies.FIRST), measure, out, workers)
+    tried = seeds_of(sweep_seeds, studies.FIRST)
+    chosen = studies.sweep(plan, studies.rates_of(rates), tried, measure, out, workers, sweep_samples)
     studies.write_sweep(chosen, Path(to) / name / "sweep.json")
     results = []
     for one in chosen.plans:

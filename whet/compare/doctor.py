@@ -356,9 +356,8 @@ def _limits(run: Course, split: str, before: list[Evaluated], after: list[Evalua
     lines += [
         f"alignment limit (2605.07105), β = {beta:g}: the best policy gains {100 * gain:.1f} points at {kl:.3f} nats a "
         f"response over the base's {start:.1%} (from its own tries, effective sample size {worth:.0%})",
-        f"for the KL that was spent, about {moved:.3f} nats a response (per token, on training problems, times "
-        f"length), the limit is {100 * frontier['gain']:+.1f} points{most}; reached: {100 * reached:+.1f} "
-        f"points{share}",
+        f"for the KL that was spent, {moved:.3f} nats a response (per token, on training problems, times length), "
+        f"the limit is {100 * frontier['gain']:+.1f} points{most}; reached: {100 * reached:+.1f} points{share}",
     ]
     for n in (2, 4, 16):
         if n <= ks[-1]:

@@ -105,9 +105,13 @@ def rates_of(text: str) -> list[float]:
 
 
 def sweep(
-    plan: Plan, rates: Sequence[float], seeds: tuple[int, ...], main: str, out: Console, workers: int = 0
-) -> Chosen:
-    """Every recipe at every rate on every task; the best mean on the sweep's seeds is taken, task by task."""
+    plan: Plan, rates: Sequence[float], seeds: tuple[int, ...], main: str, out: Console, workers: int = 0,
+    samples: int = 0,
+) -> Chosen:  # fmt: skip
+    """Every recipe at every rate on every task; the best mean on the sweep's seeds is taken, task by task.
+
+    With `samples`, so many responses to each held-out problem in the sweep, instead of the plan's.
+    """
     if set(seeds) & set(plan.seeds):
         raise Refused(
             f"Seed {min(set(seeds) & set(plan.seeds))} is in the sweep and in the comparison: use --sweep-seeds 2."
@@ -115,7 +119,7 @@ def sweep(
     if not rates:
         return Chosen([replace(plan, tasks=(task,)) for task in plan.tasks], [])
     arms = {(arm, rate): _with_rate(arm, rate) for arm in plan.arms for rate in rates}
-    trial = replace(plan, arms=tuple(arms.values()), seeds=seeds)
+    trial = replace(plan, arms=tuple(arms.values()), seeds=seeds, samples=samples or plan.samples)
     jobs = trial.checked().jobs()
     out.print(f"Sweep: {len(plan.arms)} recipes, {len(rates)} learning rates, {len(jobs)} runs.")
     carry_out(jobs, out, workers)

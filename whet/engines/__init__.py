@@ -47,10 +47,12 @@ class Engine(Protocol):
     def sample(
         self, problems: Sequence[Problem], responses: Sequence[int], *, temperature: float = 1.0,
         top_p: float = 1.0, greedy: bool = False, max_tokens: int, seed: int, reference: bool = False,
+        ended: Callable[[Sequence[int], Sequence[str]], None] | None = None,
     ) -> Batch:  # fmt: skip
         """`responses[i]` responses to `problems[i]`, rows in that order, with all fields made by the sampler.
 
-        With `reference`, by the model as it was at the start of the run.
+        With `reference`, by the model as it was at the start of the run. `ended` may be told rows and their texts
+        while others are still being written; an engine that cannot do so tells nothing.
         """
         ...
 

@@ -5,6 +5,7 @@ padding is invisible, and the same sequence has the same numbers in any company.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Any
@@ -153,6 +154,21 @@ def hidden(model: Any, rows: Rows) -> Float[Tensor, "k d"]:
     finally:
         hook.remove()
     return found[0]
+
+
+@contextmanager
+def few_embeddings(model: Any) -> Iterator[None]:
+    """Inside, the gradient of what is looked up names the tokens that were there, and is no table of all of them."""
+    table = model.get_input_embeddings()
+    dense = type(table) is not torch.nn.Embedding or table.weight.grad is None or table.sparse
+    if dense:
+        yield
+        return
+    table.sparse = True
+    try:
+        yield
+    finally:
+        table.sparse = False
 
 
 @torch.no_grad()

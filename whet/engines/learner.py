@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Objective = Callable[[Mapping[str, Tensor]], Tensor]
 OLD = {"old_logp": "logp", "old_entropy": "entropy"}  # on policy the old number is the detached current one
+NEAR = 2048  # tokens: ours; with 0.8 and 42 million parameters more of them took as much time, and more memory
 # What forward passes make: field → whose hidden states it is read off, its name there, and the sign it cannot lack.
 MADE = {
     "logp": ("logp", "logp", -1),
@@ -55,22 +56,21 @@ class LocalLearner:
     def gradient(self, batch: Batch, scale: float = 1.0) -> dict[str, float]:
         """Set the gradient of scale × objective on this batch; micro-batches add up to the same gradient."""
         engine = self.engine
-        engine.optimizer.zero_grad()
+        self._forget_gradient()
         if self.selector:
             batch = batch.having(selected=self._selected(batch, self.selector))
         self.silent = self._silent(batch)
         unread = batch["mask"] & self.silent[:, None]
         self.seen = {"logp": torch.where(unread, torch.nan, 0.0), "push": torch.zeros(unread.shape)}
         loss, heard = 0.0, (~self.silent).nonzero()[:, 0].tolist()
-        for rows in forward.micro_batches(batch, engine.token_budget, engine.device, heard):
-            with engine.precision(), stage("forward"):
-                loss += self._micro_batch(batch, rows, scale)
-            sizes = (int(rows.end.sum()), rows.ids.numel())
-            counted("forward", *sizes, flops=forward.flops(engine.model, rows))
-            counted("backward", *sizes, flops=2 * forward.flops(engine.model, rows))
-        for x in engine.parameters:
-            if x.grad is None:  # where nothing pushed: AdamW still moves on by its momentum
-                x.grad = torch.zeros_like(x)
+        with engine.precision():  # once, so that the weights are rounded once
+            head = Head(engine.model, engine.chunk)
+            for rows in forward.micro_batches(batch, self._budget(), engine.device, heard):
+                with stage("forward"):
+                    loss += self._micro_batch(batch, rows, head, scale)
+                sizes = (int(rows.end.sum()), rows.ids.numel())
+                counted("forward", *sizes, flops=forward.flops(engine.model, rows))
+                counted("backward", *sizes, flops=2 * forward.flops(engine.model, rows))
         for row, *numbers in zip(batch.fields.get("row", torch.tensor([])).tolist(), *self.seen.values(), strict=False):
             self.met.setdefault(row, (numbers[0], numbers[1]))
         return {"loss": loss, **told(batch.having(mask=batch["mask"] & ~unread), self.seen)}
@@ -110,9 +110,30 @@ class LocalLearner:
             for x, new in zip(self.engine.parameters, weights, strict=True):
                 x.copy_(new)
 
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Copies of the weights and of what the optimiser remembers of them, to go back to with `set_state`."""
+        return self.engine.state()
+
+    def set_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Put policy and optimiser there."""
+        self.engine.put(state)
+
     def gradients(self) -> list[Tensor]:
         """Copies of the gradient as it stands, in the order of `weights`; after a step it is the clipped one."""
         return [torch.zeros_like(x) if x.grad is None else x.grad.clone() for x in self.engine.parameters]
+
+    def _forget_gradient(self) -> None:
+        """Zero for the policy, in the memory that there is; the critic has none until it is asked."""
+        before = [x.grad for x in self.engine.parameters]
+        self.engine.optimizer.zero_grad()
+        for x, grad in zip(self.engine.parameters, before, strict=True):
+            # also where nothing will push: AdamW still moves on by its momentum
+            x.grad = torch.zeros_like(x) if grad is None else grad.zero_()
+
+    def _budget(self) -> int:
+        """Tokens read at once: what the engine allows, and on a processor no more than it is fastest with."""
+        allowed = self.engine.token_budget
+        return min(allowed, NEAR) if self.engine.device.type == "cpu" else allowed
 
     def _selected(self, batch: Batch, selector: Objective) -> Tensor:
         """What the selector chooses on the whole batch, [n t] bool, by the policy as it is now."""
@@ -147,7 +168,7 @@ class LocalLearner:
         """What the forward passes must give this objective."""
         return {"logp", *(name if name in batch.fields else OLD.get(name, name) for name in self.wanted)} & {*MADE}
 
-    def _micro_batch(self, batch: Batch, rows: Rows, scale: float) -> float:
+    def _micro_batch(self, batch: Batch, rows: Rows, head: Head, scale: float) -> float:
         """The loss of some rows; adds to the gradient.
 
         The backbone reads all rows at once, the head follows part by part, each back before the next: the objective
@@ -155,14 +176,14 @@ class LocalLearner:
         """
         engine, asked = self.engine, self._asked(batch)
         model, critic = engine.model, engine.critic if "new_value" in asked else None
-        with engine.recomputing():
+        with engine.recomputing(), forward.few_embeddings(model):
             hidden = {"logp": forward.hidden(model, rows)}
             if "blind_logp" in asked:
                 hidden["blind_logp"] = forward.hidden(model, forward.blind(rows, engine.stop[0]))
             if critic:
                 hidden["new_value"] = critic.hidden(rows)
         back = {name: torch.zeros_like(x) for name, x in hidden.items()}
-        loss, head = 0.0, Head(model, engine.chunk)
+        loss = 0.0
         for part, place in rows.parts(head.rows):
             spoken: dict[str, Any] = {}
             for name, x in hidden.items():

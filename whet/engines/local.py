@@ -8,7 +8,7 @@ How it is fast is told where it happens: `sampler`, `forward` (what is read toge
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
-from whet.engines import forward, precision, sampler, scoring, text
+from whet.engines import forward, optimiser, precision, sampler, scoring, text
 from whet.engines.learner import LocalLearner, Objective, finite
+from whet.engines.pick import Drawing
 from whet.models import load, lora
 from whet.models.chat import Formatter
 from whet.models.setup import Setup, recomputing
@@ -46,6 +47,7 @@ class LocalEngine:
         path: str = "",
         adapters: Any = None,
         chunk: int | None = None,
+        optimiser_name: str = "adamw",
     ) -> None:
         if min(token_budget, max_rows, 1 if chunk is None else chunk) < 1:
             raise Refused(
@@ -60,7 +62,7 @@ class LocalEngine:
         self.sampler: sampler.Sampler = sampler.Own(self)
         self.format, self.adapters = Formatter(tokenizer), adapters
         self.parameters = [x for x in model.parameters() if x.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.lr, betas=(0.9, 0.999), weight_decay=0.0)
+        self.optimizer = optimiser.made(optimiser_name, self.parameters, self.lr)
         # On the CPU, where there is room; the reference is built from it when first asked for.
         self._start = {n: x.detach().to("cpu", copy=True) for n, x in model.named_parameters() if x.requires_grad}
 
@@ -78,7 +80,8 @@ class LocalEngine:
         if device.startswith("cuda") and not gpu:
             raise Refused("there is no GPU that torch can use here: take the device cpu.")
         setup = setup or Setup(dtype=dtype, tokens_at_once=token_budget)
-        model, tokenizer, card = load.model(path, setup.held_in()), load.tokenizer(path), load.card(path)
+        model, tokenizer = load.model(path, setup.held_in(), setup), load.tokenizer(path, setup)
+        card = load.card(path)
         room = model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > room:
             raise Refused(
@@ -86,7 +89,10 @@ class LocalEngine:
             )
         adapters = setup.applied(model.to(device))
         lr = card.get("lr", load.default_lr(model.num_parameters())) * (lora.FASTER if adapters else 1.0)
-        engine = cls(model, tokenizer, lr, setup.dtype, setup.tokens_at_once, path=str(path), adapters=adapters)
+        engine = cls(
+            model, tokenizer, lr, setup.dtype, setup.tokens_at_once, path=str(path), adapters=adapters,
+            optimiser_name=setup.optimiser,
+        )  # fmt: skip
         engine.format = Formatter(tokenizer, setup.system, setup.thinking)
         engine.card = card
         return engine
@@ -109,6 +115,7 @@ class LocalEngine:
     def sample(
         self, problems: Sequence[Problem], responses: Sequence[int], *, temperature: float = 1.0,
         top_p: float = 1.0, greedy: bool = False, max_tokens: int, seed: int, reference: bool = False,
+        ended: Callable[[Sequence[int], Sequence[str]], None] | None = None,
     ) -> Batch:  # fmt: skip
         """`responses[i]` responses to `problems[i]`, rows in that order, with all fields made by the sampler."""
         if not (temperature > 0 and 0 < top_p <= 1 and max_tokens > 0):
@@ -119,9 +126,14 @@ class LocalEngine:
         formatted = [self._prompt(problem, max_tokens) for problem in problems]
         rows = [i for i, count in enumerate(responses) for _ in range(count)]
         prompts = [formatted[i] for i in rows]
-        how = sampler.Drawing(1.0 if greedy else temperature, top_p, greedy, max_tokens, self.stop, self.stop[0])
+        how = Drawing(1.0 if greedy else temperature, top_p, greedy, max_tokens, self.stop, self.stop[0])
         own = sampler.Own(self, self.reference) if reference else self.sampler
-        drawn = _sound(own.draw(prompts, how, seed))
+
+        def tell(row: list[int], tokens: Tensor, length: Tensor) -> None:
+            if ended:
+                ended(row, self._texts(tokens, length))
+
+        drawn = _sound(own.draw(prompts, how, seed, tell if ended else None))
         return self._told_entropy(self._batch([problems[i] for i in rows], prompts, drawn, how.temperature), drawn)
 
     def _told_entropy(self, batch: Batch, drawn: sampler.Drawn) -> Batch:
@@ -134,7 +146,7 @@ class LocalEngine:
         """Its unfinished responses, each at most `max_tokens` longer, by the policy as it is now."""
         for nth, temperature in enumerate(batch["temperature"].unique().tolist()):
             rows = ((batch["temperature"] == temperature) & ~batch["finished"]).nonzero()[:, 0]
-            how = sampler.Drawing(temperature, 1.0, False, max_tokens, self.stop, self.stop[0])
+            how = Drawing(temperature, 1.0, False, max_tokens, self.stop, self.stop[0])
             so_far = [batch["tokens"][i, : batch["length"][i]].tolist() for i in rows.tolist()]
             before = [(*batch.prompts[i], *mine) for i, mine in zip(rows.tolist(), so_far, strict=True)]
             for i, ids in zip(rows.tolist(), before, strict=True):
@@ -315,11 +327,16 @@ class LocalEngine:
         for name, parameter in self._trained():
             found["weights"][name] = parameter.detach().to("cpu", copy=True)
             for key, x in self.optimizer.state.get(parameter, {}).items():
-                found["optimizer"][f"{key}/{name}"] = x.detach().to("cpu", copy=True)
+                found["optimizer"][f"{key}/{name}"] = torch.as_tensor(x).detach().to("cpu", copy=True)
         return found
 
     def load_state(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Go on from a state; the engine must have been made from the same start, which the state does not hold."""
+        self.put(state)
+        self.sampler.publish()
+
+    def put(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Weights and optimiser as a state holds them, in the middle of an update: the sampler is told after it."""
         if any(name.startswith("critic.") for name in state["weights"]):
             _ = self.critic
         known = dict(self._trained())
@@ -332,9 +349,8 @@ class LocalEngine:
                 known[name].copy_(x)
         for address, x in state["optimizer"].items():
             key, name = address.split("/", 1)
-            # AdamW keeps its step count on the CPU, whatever the device of the weights.
-            self.optimizer.state[known[name]][key] = x.clone() if key == "step" else x.to(self.device, copy=True)
-        self.sampler.publish()
+            kept = optimiser.count(self.optimizer, x) if key == "step" else x.to(self.device, copy=True)
+            self.optimizer.state[known[name]][key] = kept
 
     def _trained(self) -> list[tuple[str, Tensor]]:
         critic = self.critic.named_parameters() if "critic" in self.__dict__ else ()

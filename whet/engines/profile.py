@@ -1,10 +1,13 @@
 """Where the time of a step goes: seconds, tokens and memory by stage, against what the machine was measured to do.
 
-A stage is entered with `stage(name)`; what is entered inside another is taken out of it, so that the seconds add
-up. Without a profile in progress a stage costs nothing.
+A stage is entered with `stage(name)`. At any moment the time belongs to the innermost stage that is open, and to
+`other` where none is, so that the seconds of all stages add up to those of the step. Only the thread that steps is
+told: what another does beside it (a judge, say) costs the step what the step waits for it. Without a profile in
+progress a stage costs nothing.
 """
 
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 
 STAGES = ("prefill", "decode", "judge", "score", "forward", "backward", "optimiser", "other")
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -32,10 +36,26 @@ class Spent:
 
 @dataclass
 class Profile:
-    """All stages of the steps since it began, in float32 matrix products and bytes where a stage tells them."""
+    """All stages of the steps since it began: seconds, matrix products and bytes where a stage tells them."""
 
+    device: torch.device = CPU
     spent: dict[str, Spent] = field(default_factory=lambda: {name: Spent() for name in STAGES})
-    inner: list[float] = field(default_factory=list)  # seconds of stages inside those that are open
+    opened: list[str] = field(default_factory=list)
+    since: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(spent.seconds for spent in self.spent.values())
+
+    def turn(self) -> None:
+        """What has passed since the last turn goes to the innermost stage that is open."""
+        now = _clock(self.device)
+        if self.opened:
+            spent = self.spent[self.opened[-1]]
+            spent.seconds += now - self.since
+            spent.peak = max(spent.peak, _peak_until_now(self.device))
+        self.since = now
 
 
 _now: ContextVar[Profile | None] = ContextVar("profile", default=None)
@@ -43,10 +63,12 @@ _now: ContextVar[Profile | None] = ContextVar("profile", default=None)
 
 @contextmanager
 def profiling(profile: Profile) -> Iterator[None]:
-    """Inside, stages are measured."""
+    """Inside, stages are measured, and what is in none of them is `other`."""
     token = _now.set(profile)
+    _peak_until_now(profile.device)
     try:
-        yield
+        with stage("other"):
+            yield
     finally:
         _now.reset(token)
 
@@ -58,18 +80,13 @@ def stage(name: str) -> Iterator[None]:
     if profile is None:
         yield
         return
-    _forget_peak()
-    profile.inner.append(0.0)
-    began = _clock()
+    profile.turn()
+    profile.opened.append(name)
     try:
         yield
     finally:
-        took = _clock() - began
-        spent = profile.spent[name]
-        spent.seconds += took - profile.inner.pop()
-        spent.peak = max(spent.peak, peak_bytes())
-        if profile.inner:
-            profile.inner[-1] += took
+        profile.turn()
+        profile.opened.pop()
 
 
 def counted(name: str, tokens: int, padded: int = 0, flops: float = 0.0, moved: float = 0.0) -> None:
@@ -81,31 +98,38 @@ def counted(name: str, tokens: int, padded: int = 0, flops: float = 0.0, moved: 
         spent.flops, spent.moved = spent.flops + flops, spent.moved + moved
 
 
-def _clock() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 # --- memory ----------------------------------------------------------------------------------------------
 
-
-def _forget_peak() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):  # elsewhere than on Linux the peak is that of the process
-        Path("/proc/self/clear_refs").write_text("5")  # the highest resident size is counted from now on
+_most: dict[str, int] = {}  # device → the highest peak that was forgotten
 
 
-def peak_bytes() -> int:
-    """The most memory since the stage began: of the GPU where there is one, of the process otherwise."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def most_bytes(device: torch.device) -> int:
+    """The most memory so far: of the GPU where the model is on one, of the process otherwise."""
+    return max(_most.get(device.type, 0), _peak(device))
+
+
+def _peak_until_now(device: torch.device) -> int:
+    """The most memory since the last call; the process's since its start where the kernel cannot forget it."""
+    peak = _peak(device)
+    _most[device.type] = max(_most.get(device.type, 0), peak)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # the highest resident size is counted from now on
+    return peak
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 # --- the machine -----------------------------------------------------------------------------------------
@@ -119,21 +143,26 @@ class Limits:
     bandwidth: float
 
 
-def limits(device: torch.device, size: int = 1024, megabytes: int = 256) -> Limits:
-    """Measured now, in about a second: the best of five, with as many threads as torch uses."""
-    a, b = torch.randn(2, size, size, device=device)
-    x = torch.empty(megabytes * 2**18, device=device).fill_(1.0)
-    y = torch.empty_like(x).fill_(0.0)
-    return Limits(2 * size**3 / _best(lambda: a @ b), 2 * x.numel() * 4 / _best(lambda: y.copy_(x)))
+def limits(device: torch.device, dtype: torch.dtype = torch.float32) -> Limits:
+    """Measured now, in a second or two: the best of five, with as many threads as torch uses.
+
+    Square matrices in this number format, and a copy that fits into no cache; larger ones on a GPU.
+    """
+    size, megabytes = (8192, 2048) if device.type == "cuda" else (2048, 256)
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
+    x = torch.ones(megabytes * 2**18, device=device)
+    y = torch.zeros_like(x)
+    return Limits(2 * size**3 / _best(lambda: a @ b, device), 2 * x.numel() * 4 / _best(lambda: y.copy_(x), device))
 
 
-def _best(work: Callable[[], object], times: int = 5) -> float:
+def _best(work: Callable[[], object], device: torch.device, times: int = 5, enough: float = 2.0) -> float:
+    """The least seconds of some tries: five, or fewer where they take long."""
     work()
-    found = []
-    for _ in range(times):
-        began = _clock()
+    found: list[float] = []
+    while len(found) < times and sum(found) < enough:
+        began = _clock(device)
         work()
-        found.append(_clock() - began)
+        found.append(_clock(device) - began)
     return min(found)
 
 
@@ -141,56 +170,68 @@ class Profiler:
     """The profile of a run's steps, beside what the machine was measured to do before the first of them."""
 
     def __init__(self) -> None:
-        self.profile, self.seconds = Profile(), 0.0
+        self.profile, self.steps = Profile(), 0
         self.machine: Limits | None = None
+        self.dtype = torch.float32
 
     @contextmanager
     def measuring(self, engine: Any) -> Iterator[None]:
-        """Inside, a step is measured."""
+        """Inside, a step is measured; one that was not taken took its time too."""
         if self.machine is None:
-            self.machine = limits(engine.device)
-        began = _clock()
-        try:
-            with profiling(self.profile):
-                yield
-        finally:  # a step that was not taken took its time too
-            self.seconds += _clock() - began
+            self.profile.device, self.dtype = engine.device, getattr(engine, "dtype", torch.float32)
+            self.machine = limits(engine.device, self.dtype)
+        self.steps += 1
+        with profiling(self.profile):
+            yield
 
     def rows(self) -> list[tuple[str, ...]]:
-        """One row for each stage that took time, under `HEADS`."""
-        assert self.machine is not None
-        known = sum(spent.seconds for spent in self.profile.spent.values())
-        self.profile.spent["other"].seconds = self.seconds - known + self.profile.spent["other"].seconds
-        return [self._row(name, spent) for name, spent in self.profile.spent.items() if spent.seconds > 0]
+        """One row for each stage that took time, under `HEADS`, and one for all of them."""
+        spent = self.profile.spent
+        rows = [self._row(name, x) for name, x in spent.items() if x.seconds > 0]
+        return [*rows, self._row("step", Spent(self.profile.seconds, peak=max(x.peak for x in spent.values())))]
 
     def _row(self, name: str, spent: Spent) -> tuple[str, ...]:
         assert self.machine is not None
+        tokens = spent.tokens or self.profile.spent["decode"].tokens
         return (
             name,
-            f"{spent.seconds:.2f}",
-            f"{spent.seconds / self.seconds:.0%}",
-            f"{spent.tokens / spent.seconds:,.0f}" if spent.tokens else "",
+            f"{spent.seconds / self.steps:.3f}",
+            f"{spent.seconds / self.profile.seconds:.1%}",
+            f"{tokens / spent.seconds:,.0f}",
             f"{1 - spent.tokens / spent.padded:.1%}" if spent.padded else "",
             f"{spent.flops / spent.seconds / self.machine.matmul:.0%}" if spent.flops else "",
             f"{spent.moved / spent.seconds / self.machine.bandwidth:.0%}" if spent.moved else "",
-            f"{spent.peak / 2**20:,.0f}" if spent.peak else "",
+            f"{spent.peak / 2**20:,.0f}",
         )
 
     def table(self) -> Any:
         """Where the time of a run's steps went, for the terminal."""
         from rich.table import Table
 
-        assert self.machine is not None
-        found = Table(box=None, header_style="bold", pad_edge=False)
+        found = Table(box=None, header_style="bold", pad_edge=False, caption=self.caption(), caption_justify="left")
         for head in HEADS:
-            found.add_column(head, justify="left" if head == "stage" else "right")
-        for row in self.rows():
+            found.add_column(head, justify="left" if head == "stage" else "right", no_wrap=True)
+        *rows, whole = self.rows()
+        for row in rows:
             found.add_row(*row)
-        found.caption = (
-            f"of {self.seconds:.1f} s in training steps; measured here: {self.machine.matmul / 1e9:,.0f} GFLOP/s "
-            f"of float32 matrix products, {self.machine.bandwidth / 1e9:.0f} GB/s of copies"
-        )
+        found.add_section()
+        found.add_row(*whole, style="bold")
         return found
 
+    def caption(self) -> str:
+        """What the columns mean, and what the machine was measured to do."""
+        assert self.machine is not None
+        where = "the GPU" if self.profile.device.type == "cuda" else "the process"
+        number = str(self.dtype).removeprefix("torch.")
+        return (
+            f"Means of {self.steps} steps; evaluation and checkpoints are not in them. prefill reads the prompts, "
+            "decode writes the responses, judge waits for rewards, score reads the responses before the update, "
+            "forward and backward are the loss and its gradient. tokens/s: of the tokens that a stage reads or "
+            "writes; for judge, optimiser, other and step, of the responses. padding: share of computed tokens "
+            "that nobody asked for. matmul, memory: share of what this machine did at the start, "
+            f"{self.machine.matmul / 1e9:,.0f} GFLOP/s in {number} and {self.machine.bandwidth / 1e9:.1f} GB/s; "
+            f"nothing where a stage does not count it. peak: the most memory of {where} during the stage."
+        )
 
-HEADS = ("stage", "seconds", "share", "tokens/s", "padding", "of matmul", "of bandwidth", "peak MiB")
+
+HEADS = ("stage", "s/step", "share", "tokens/s", "padding", "matmul", "memory", "peak MiB")

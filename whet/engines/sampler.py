@@ -1,13 +1,16 @@
 """Drawing responses from any Hugging Face causal LM through its key-value cache.
 
-Each distinct prompt is read once and its cache repeated for its responses; finished rows leave the batch. All
+Each distinct prompt is read once for all its responses; finished rows leave the batch, and others begin in their
+place (`waves.py`; where an architecture's attention allows no other, batch after batch through its own cache). All
 randomness is one number in [0, 1) for each row and step, drawn beforehand: what a row says depends on its prompt
 and its own numbers, not on which rows are computed beside it (up to float rounding exactly at a boundary).
 """
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -16,25 +19,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from whet.batch import Batch
+from whet.engines import waves
 from whet.engines.cache import roomy
 from whet.engines.forward import cut
-from whet.engines.head import BLOCK, LOWEST
+from whet.engines.pick import Drawing, pick
 from whet.engines.profile import counted, stage
 
-SPAN = 512  # tokens: about the square root of today's vocabularies, so that both searches are short
 DROP = 8  # finished rows leave when they are 1/8 of those computed: ours, copying the cache costs a step or so
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How to draw: `stop` are the token ids that end a response."""
-
-    temperature: float
-    top_p: float
-    greedy: bool
-    max_tokens: int
-    stop: tuple[int, ...]
-    padding: int
 
 
 @dataclass
@@ -49,10 +40,14 @@ class Drawn:
     knows_entropy: bool = True
 
 
+# Told rows, their tokens [r m] and lengths [r], once, when some responses have ended and others have not.
+Ended = Callable[[list[int], Tensor, Tensor], None]
+
+
 class Sampler(Protocol):
     """What draws for an engine: the policy itself, or another program with a copy of its weights."""
 
-    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int) -> Drawn:
+    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int, ended: Ended | None = None) -> Drawn:
         """One response to each prompt; the same seed gives the same responses."""
         ...
 
@@ -71,12 +66,12 @@ class Own:
     def __init__(self, engine: Any, model: Any = None) -> None:
         self.engine, self.model = engine, engine.model if model is None else model
 
-    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int) -> Drawn:
+    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int, ended: Ended | None = None) -> Drawn:
         """Row by row from one stream: row i has the same numbers whichever rows are computed beside it."""
         engine = self.engine
         uniform = torch.rand(len(prompts), how.max_tokens, generator=torch.Generator().manual_seed(seed))
         with engine.precision():
-            return draw(self.model, prompts, uniform, how, engine.max_rows, engine.token_budget)
+            return draw(self.model, prompts, uniform, how, engine.max_rows, engine.token_budget, ended)
 
     def moves(self) -> None:
         """Nothing to do."""
@@ -92,27 +87,37 @@ def draw(
     how: Drawing,
     rows: int,
     budget: int,
+    ended: Ended | None = None,
 ) -> Drawn:
     """One response to each prompt, at most `rows` at a time and `budget` prompt tokens read at once."""
-    found = empty(len(prompts), how.max_tokens, how.padding, "cpu")
-    for piece in chunks(prompts, rows, budget):
-        drawn = _decode(model, [prompts[i] for i in piece], uniform[piece].to(model.device), how)
-        for name in ("tokens", "logp", "entropy", "length", "finished"):
-            getattr(found, name)[piece] = getattr(drawn, name).cpu()
-    return found
+    page = Page(model, uniform, how, ended)
+    if waves.fits(model, _takes(model.__class__)):
+        with suppress(waves.Unfit):  # known at the first step, before any response has ended
+            _continuous(model, prompts, page, rows, budget)
+            return page.whole()
+        waves.unfit(model)
+        page = Page(model, uniform, how, ended)
+    _in_turns(model, prompts, page, rows, budget)
+    return page.whole()
 
 
-def chunks(prompts: Sequence[tuple[int, ...]], rows: int, budget: int) -> list[list[int]]:
+def chunks(prompts: Sequence[tuple[int, ...]], rows: int, budget: int, by_prompt: bool = False) -> list[list[int]]:
     """Row numbers, like prompts together and short ones first, in pieces of at most `rows`.
 
-    The distinct prompts of a piece, padded, fit into `budget` tokens, unless a single one does not.
+    The distinct prompts of a piece, padded, fit into `budget` tokens, unless a single one does not; `by_prompt`,
+    each piece has one.
 
     >>> chunks([(1, 2), (7,), (1, 2), (7,)], rows=3, budget=100)
     [[1, 3, 0], [2]]
+    >>> chunks([(1, 2), (7,), (1, 2), (7,)], rows=3, budget=100, by_prompt=True)
+    [[1, 3], [0, 2]]
     """
     members: dict[tuple[int, ...], list[int]] = {}
     for row, prompt in enumerate(prompts):
         members.setdefault(prompt, []).append(row)
+    if by_prompt:
+        pieces = [members[prompt] for prompt in sorted(members, key=len)]
+        return [piece[start : start + rows] for piece in pieces for start in range(0, len(piece), rows)]
     distinct = list(members)
     found = []
     # As few pieces as can be: what is read together is also written together, and that takes far longer.
@@ -122,55 +127,166 @@ def chunks(prompts: Sequence[tuple[int, ...]], rows: int, budget: int) -> list[l
     return found
 
 
+def _drawn(way: Any, model: Any, prompts: Any, uniform: Tensor, how: Drawing, rows: int, budget: int) -> Drawn:
+    page = Page(model, uniform, how)
+    way(model, prompts, page, rows, budget)
+    return page.whole()
+
+
+class Page:
+    """What is written: n responses of at most m tokens, and how the next token of each is chosen."""
+
+    def __init__(self, model: Any, uniform: Float[Tensor, "n m"], how: Drawing, ended: Ended | None = None) -> None:
+        self.uniform, self.how, self.device, self.ended = uniform.to(model.device), how, model.device, ended
+        self.stop = torch.tensor(how.stop, device=self.device)
+        # One column more than responses can have: where those that have ended write until they are dropped.
+        self.out = empty(len(uniform), how.max_tokens + 1, how.padding, self.device)
+
+    def opened(self, rows: Sequence[int], position: Int[Tensor, "r"]) -> "Front":
+        """These responses, of which nothing is written yet."""
+        zero = torch.zeros_like(position)
+        row = torch.tensor(rows, device=self.device, dtype=torch.long)
+        return Front(row, zero, zero, position, torch.ones_like(row, dtype=torch.bool))
+
+    def write(self, front: "Front", logits: Float[Tensor, "r v"]) -> "Front":
+        """One more token of each response in front; those that end with it stop running."""
+        out, row, last = self.out, front.row, self.how.max_tokens - 1
+        token, logp, entropy = pick(logits, self.uniform[row, front.written.clamp(max=last)], self.how)
+        at = torch.where(front.running, front.written, last + 1)
+        out.tokens[row, at], out.logp[row, at], out.entropy[row, at] = token, logp, entropy
+        out.length[row] += front.running
+        ended = front.running & torch.isin(token, self.stop)
+        out.finished[row] |= ended
+        running = front.running & ~ended & (front.written < last)
+        return Front(row, token, front.written + 1, front.position, running)
+
+    def left(self, front: "Front") -> None:
+        """Those in front that do not run leave: whoever wants to know is told what they say."""
+        row = front.row[~front.running]
+        if self.ended and len(row):
+            self.ended(row.tolist(), self.out.tokens[row, : self.how.max_tokens].cpu(), self.out.length[row].cpu())
+
+    def whole(self) -> Drawn:
+        """All responses; nothing was written behind their ends."""
+        out, m = self.out, self.how.max_tokens
+        tokens, logp, entropy = (x[:, :m].cpu() for x in (out.tokens, out.logp, out.entropy))
+        return Drawn(tokens, logp, entropy, out.length.cpu(), out.finished.cpu())
+
+
+@dataclass
+class Front:
+    """r responses that are being written: their rows, last tokens, tokens so far, and where the last one stands."""
+
+    row: Int[Tensor, "r"]
+    token: Int[Tensor, "r"]
+    written: Int[Tensor, "r"]
+    position: Int[Tensor, "r"]
+    running: Bool[Tensor, "r"]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def kept(self, index: Int[Tensor, "k"]) -> "Front":
+        """Some of them."""
+        return Front(*(x[index] for x in vars(self).values()))
+
+    def beside(self, other: "Front") -> "Front":
+        """Both together."""
+        return Front(*(torch.cat(both) for both in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def moved(self) -> "Front":
+        """With the next position."""
+        return replace(self, position=self.position + 1)
+
+
 @torch.inference_mode()
-def _decode(model: Any, prompts: list[tuple[int, ...]], uniform: Float[Tensor, "r m"], how: Drawing) -> Drawn:
-    """r responses together, in max_tokens steps or fewer."""
-    with stage("prefill"):
-        logits, cache, attention = _read(model, prompts, how)
-    with stage("decode"):
-        return _write(model, logits, cache, attention, uniform, how)
+def _continuous(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows: int, budget: int) -> None:
+    """New responses begin whenever a quarter of the room is free, so that cost follows the tokens written."""
+    waiting = deque(chunks(prompts, max(rows // 4, 1), budget, by_prompt=True))
+    front, going = page.opened([], torch.zeros(0, dtype=torch.long, device=page.device)), list[waves.Wave]()
+    while True:
+        left = int(front.running.sum())
+        if (len(front) - left) * DROP >= max(len(front), 1) or (waiting and (rows - left) * 4 >= rows):
+            page.left(front)
+            front, going = _dropped(front, going)
+        if waiting and (rows - left) * 4 >= rows and len(waiting[0]) <= rows - left:
+            with stage("prefill"):
+                mine = _next(waiting, prompts, rows - left, budget)
+                logits, wave, position = _begun(model, [prompts[i] for i in mine], mine, page)
+            front, going = front.beside(page.write(page.opened(mine, position), logits)), [*going, wave]
+        elif not left:
+            page.left(front)
+            return
+        else:
+            with stage("decode"):
+                logits = waves.forward(model, going, front.token, front.position)
+                front = page.write(front, logits).moved()
+            counted("decode", left, flops=2.0 * _weights(model) * len(front), moved=4.0 * _weights(model))
 
 
-def _write(model: Any, logits: Tensor, cache: Any, attention: Tensor, uniform: Tensor, how: Drawing) -> Drawn:
-    """The steps after the prompts: a token for each row that is not finished, then the model on those tokens."""
-    rows = len(logits)
-    position = attention[:, : -how.max_tokens].sum(1)
-    stop = torch.tensor(how.stop, device=model.device)
-    out = empty(rows, how.max_tokens, how.padding, model.device)
-    live = torch.arange(rows, device=model.device)
-    running, computed = torch.ones_like(live, dtype=torch.bool), 0
-    for step in range(how.max_tokens):
-        token, logp, entropy = pick(logits, uniform[live, step], how)
-        out.tokens[live, step], out.logp[live, step], out.entropy[live, step] = token, logp, entropy
-        out.length[live] += running
-        ended = running & torch.isin(token, stop)
-        out.finished[live] |= ended
-        running = running & ~ended
-        left = int(running.sum())
-        if not left or step + 1 == how.max_tokens:
+def _dropped(front: Front, going: list[waves.Wave]) -> tuple[Front, list[waves.Wave]]:
+    """Only the responses that are not finished."""
+    alive = []
+    for wave, running in zip(going, front.running.split([len(wave) for wave in going]), strict=True) if going else ():
+        if running.any():
+            alive.append(wave if running.all() else wave.kept(running))
+    return front.kept(front.running.nonzero()[:, 0]), alive
+
+
+def _next(waiting: deque[list[int]], prompts: Sequence[tuple[int, ...]], room: int, budget: int) -> list[int]:
+    """The rows that begin now: the pieces that wait longest, as far as there is room for them and their prompts."""
+    mine, width, distinct = list[int](), 0, set[tuple[int, ...]]()
+    while waiting and len(mine) + len(waiting[0]) <= room:
+        prompt = prompts[waiting[0][0]]
+        width, more = max(width, len(prompt)), distinct | {prompt}
+        if mine and width * len(more) > budget:
             break
-        if (len(live) - left) * DROP >= len(live):
-            keep = running.nonzero()[:, 0]
+        mine, distinct = mine + waiting.popleft(), more
+    return mine
+
+
+def _begun(
+    model: Any, prompts: list[tuple[int, ...]], rows: list[int], page: Page
+) -> tuple[Tensor, waves.Wave, Tensor]:
+    """The logits after each prompt, a wave of the responses to them, and the position of their first tokens."""
+    logits, cache, mask, which = _read(model, prompts, page.how)
+    held = waves.Prompts.of(cache, mask)
+    row = torch.tensor(rows, device=page.device)
+    return logits[which], waves.Wave(row, held, which), mask.sum(1)[which]
+
+
+@torch.inference_mode()
+def _in_turns(model: Any, prompts: Sequence[tuple[int, ...]], page: Page, rows: int, budget: int) -> None:
+    """One batch after another through the model's own cache, whatever its layers keep."""
+    for piece in chunks(prompts, rows, budget):
+        with stage("prefill"):
+            logits, cache, mask, which = _read(model, [prompts[i] for i in piece], page.how)
+            cache = roomy(cache)
+            cache.reorder_cache(which)
+        with stage("decode"):
+            _to_the_end(model, page, piece, logits[which], cache, mask[which])
+
+
+def _to_the_end(model: Any, page: Page, piece: list[int], logits: Tensor, cache: Any, mask: Tensor) -> None:
+    """A token for each row that is not finished, then the model on those tokens, until none is left."""
+    front = page.write(page.opened(piece, mask.sum(1)), logits)
+    width = mask.shape[1]
+    mask = torch.nn.functional.pad(mask, (0, page.how.max_tokens), value=1)
+    while left := int(front.running.sum()):
+        if (len(front) - left) * DROP >= len(front):
+            page.left(front)
+            keep = front.running.nonzero()[:, 0]
             cache.reorder_cache(keep)
-            live, running, token, position, attention = (x[keep] for x in (live, running, token, position, attention))
-        width = attention.shape[1] - how.max_tokens + step + 1
-        computed += len(live)
-        logits = _forward(model, token[:, None], attention[:, :width], position[:, None], cache).logits[:, -1]
-        position = position + 1
-    counted(
-        "decode",
-        int(out.length.sum()),
-        flops=2.0 * _weights(model) * computed,
-        moved=4.0 * _weights(model) * (step + 1),
-    )
-    counts = torch.arange(how.max_tokens, device=model.device) < out.length[:, None]
-    out.tokens = torch.where(counts, out.tokens, how.padding)
-    out.logp, out.entropy = out.logp * counts, out.entropy * counts
-    return out
+            front, mask = front.kept(keep), mask[keep]
+        width += 1
+        counted("decode", left, flops=2.0 * _weights(model) * len(front), moved=4.0 * _weights(model))
+        logits = _forward(model, front.token[:, None], mask[:, :width], front.position[:, None], cache).logits[:, -1]
+        front = page.write(front, logits).moved()
+    page.left(front)
 
 
-def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Tensor, Any, Tensor]:
-    """Logits after each prompt, the cache, and the attention mask with room for the response; one row for each."""
+def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Tensor, Any, Tensor, Tensor]:
+    """Logits after each of d distinct prompts, the cache and the mask [d p] they leave, and which is each row's."""
     distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
     width = max(map(len, distinct))
     ids = torch.tensor([[how.padding] * (width - len(p)) + list(p) for p in distinct], device=model.device)
@@ -178,10 +294,8 @@ def _read(model: Any, prompts: list[tuple[int, ...]], how: Drawing) -> tuple[Ten
     position = (mask.cumsum(1) - 1).clamp(min=0)
     counted("prefill", sum(map(len, distinct)), ids.numel(), 2.0 * _weights(model) * ids.numel())
     read = _forward(model, ids, mask, position, None)
-    row = torch.tensor([distinct[prompt] for prompt in prompts], device=model.device)
-    cache = roomy(read.past_key_values)
-    cache.reorder_cache(row)
-    return read.logits[:, -1][row], cache, torch.nn.functional.pad(mask[row], (0, how.max_tokens), value=1)
+    which = torch.tensor([distinct[prompt] for prompt in prompts], device=model.device)
+    return read.logits[:, -1], read.past_key_values, mask, which
 
 
 def _forward(model: Any, ids: Tensor, mask: Tensor, position: Tensor, cache: Any) -> Any:
@@ -232,69 +346,3 @@ def empty(rows: int, tokens: int, padding: int, device: Any) -> Drawn:
         length=torch.zeros(rows, dtype=torch.long, device=device),
         finished=torch.zeros(rows, dtype=torch.bool, device=device),
     )
-
-
-def pick(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r"], how: Drawing) -> tuple[Tensor, Tensor, Tensor]:
-    """A token for each row, its log-probability as drawn, and the entropy of the untruncated distribution [r].
-
-    Row by row where the vocabulary is large, so that all passes over a row find it in the processor's cache.
-    """
-    rows = max(BLOCK // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
-    pieces = [_pick(z, u, how) for z, u in zip(logits.split(rows), uniform.split(rows), strict=True)]
-    token, logp, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
-    return token, logp, entropy
-
-
-def _pick(logits: Tensor, uniform: Tensor, how: Drawing) -> tuple[Tensor, Tensor, Tensor]:
-    z = logits.float() if how.temperature == 1 else logits.float() / how.temperature
-    z = (z - z.amax(1, keepdim=True)).clamp_(min=LOWEST)
-    weight = z.exp()
-    total = weight.sum(1, keepdim=True)
-    entropy = (total.log() - (weight * z).sum(1, keepdim=True) / total)[:, 0]
-    if how.greedy:
-        token = z.argmax(1)
-        return token, (z.gather(1, token[:, None]) - total.log())[:, 0], entropy
-    kept = nucleus(weight / total, how.top_p) if how.top_p < 1 else weight
-    token, mass = invert(kept, uniform)
-    # Without truncation the mass is the total, of which `total` is what learner and scorer compute too.
-    mass = mass.log() if how.top_p < 1 else total[:, 0].double().log()
-    chosen = z.gather(1, token[:, None])[:, 0] - (total[:, 0].log() if how.top_p < 1 else 0)
-    return token, (chosen - mass).float(), entropy
-
-
-def invert(weight: Float[Tensor, "r v"], uniform: Float[Tensor, "r"]) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]:
-    """The token at which the running sum of a row passes `uniform` times its total; and that total, in float64.
-
-    First among sums of `SPAN` tokens, then inside that span: no running sum over the whole vocabulary. All sums are
-    in float64, since in float32 the tail of a large vocabulary would be lost.
-
-    >>> invert(tensor([[0.5, 0.0, 0.25, 0.25]]), tensor([0.5]))[0]
-    tensor([2])
-    """
-    vocabulary = weight.shape[1]
-    span = min(SPAN, vocabulary)
-    spans = torch.nn.functional.pad(weight, (0, -vocabulary % span)).view(len(weight), -1, span)
-    ends = spans.sum(2, dtype=torch.float64).cumsum(1)
-    mass = ends[:, -1:]
-    # uniform has 24 bits, so uniform × mass stays below the mass: a token of weight 0 is never drawn
-    aim = uniform[:, None] * mass
-    first = torch.searchsorted(ends, aim, right=True)
-    first = first.clamp(max=ends.shape[1] - 1)  # for weights that are no numbers, which `sample` refuses
-    before = torch.where(first > 0, ends.gather(1, (first - 1).clamp(min=0)), 0.0)
-    inside = spans.gather(1, first[:, :, None].expand(-1, 1, span))[:, 0]
-    # A span's running sum may end a rounding below its sum: what is left then goes to its last token with weight.
-    running = inside.cumsum(1, dtype=torch.float64)
-    aim = torch.minimum(aim - before, running[:, -1:].nextafter(torch.zeros_like(aim)))
-    place = torch.searchsorted(running, aim, right=True).clamp(max=span - 1)
-    return (first * span + place)[:, 0].clamp(max=vocabulary - 1), mass[:, 0]
-
-
-def nucleus(probability: Float[Tensor, "r v"], top_p: float) -> Float[Tensor, "r v"]:
-    """The smallest set of likeliest tokens that holds `top_p` (Holtzman et al. 2019, 1904.09751); 0 elsewhere.
-
-    >>> nucleus(tensor([[0.5, 0.2, 0.3]]), 0.6)
-    tensor([[0.5000, 0.0000, 0.3000]])
-    """
-    likely, order = probability.sort(dim=-1, descending=True, stable=True)
-    before = likely.cumsum(-1) - likely
-    return torch.zeros_like(probability).scatter(-1, order, torch.where(before < top_p, likely, 0.0))

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from whet.engines import sampler
-from whet.engines.sampler import Drawing, Drawn
+from whet.engines.pick import Drawing
+from whet.engines.sampler import Drawn, Ended
 from whet.refusal import Refused
 
 COLDEST = 0.01  # vLLM raises lower temperatures to this one, silently for the log-probabilities
@@ -48,8 +49,8 @@ class VLLM:
         self.publish()
         self._check(FAR[dtype or str(engine.dtype).removeprefix("torch.")])
 
-    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int) -> Drawn:
-        """One response to each prompt, each with a seed of its own made from `seed`."""
+    def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int, ended: Ended | None = None) -> Drawn:
+        """One response to each prompt, each with a seed of its own made from `seed`; nobody is told before all end."""
         from vllm import SamplingParams
 
         if not how.greedy and how.temperature < COLDEST:

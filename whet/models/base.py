@@ -126,6 +126,13 @@ def fit(pair: tiny.Pair, how: Lessons, minutes_limit: float, progress: Progress)
         (tokenizer(prompt + response)["input_ids"] + [tokenizer.eos_token_id], len(prompt))
         for prompt, response in lessons(how)
     ]
+    return teach(model, rows, tokenizer.pad_token_id, how, minutes_limit, progress)
+
+
+def teach(
+    model: Any, rows: Sequence[tuple[list[int], int]], pad: int, how: Lessons, minutes_limit: float, progress: Progress,
+) -> int:  # fmt: skip
+    """Teach any causal LM rows of (token ids, where the response begins), in this order; returns the updates made."""
     updates = math.ceil(len(rows) / how.batch)
     optimizers = _optimizers(model, how)
     started = time.monotonic()
@@ -133,7 +140,7 @@ def fit(pair: tiny.Pair, how: Lessons, minutes_limit: float, progress: Progress)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * _schedule(done / updates, how.warmup)
-        ids, labels = tensors(piece, tokenizer.pad_token_id)
+        ids, labels = tensors(piece, pad)
         logits = model(ids).logits[:, :-1].flatten(0, 1)
         loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
         loss.backward()
@@ -148,14 +155,19 @@ def fit(pair: tiny.Pair, how: Lessons, minutes_limit: float, progress: Progress)
 
 
 def _optimizers(model: Any, how: Lessons) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, AdamW for embeddings and norms."""
-    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
+    """Muon for the matrices, AdamW for embeddings and norms; AdamW for all of them where `muon_lr` is 0."""
+
+    def is_matrix(name: str, x: Tensor) -> bool:
+        return bool(how.muon_lr) and x.dim() == 2 and "embed" not in name
+
+    matrices = [x for name, x in model.named_parameters() if is_matrix(name, x)]
+    others = [x for name, x in model.named_parameters() if not is_matrix(name, x)]
     made: list[torch.optim.Optimizer] = [
-        Muon(matrices, lr=how.muon_lr),
         torch.optim.AdamW(others, lr=how.lr, betas=(0.9, 0.99), weight_decay=0.01),
     ]
-    for optimizer, peak in zip(made, (how.muon_lr, how.lr), strict=True):
+    if matrices:
+        made.insert(0, Muon(matrices, lr=how.muon_lr))
+    for optimizer, peak in zip(made, (how.muon_lr, how.lr)[-len(made) :], strict=True):
         for group in optimizer.param_groups:
             group["peak"] = peak
     return made

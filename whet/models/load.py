@@ -1,4 +1,4 @@
-"""Opening a Hugging Face directory: weights, tokenizer, card. Safetensors only, no network, no code from the model."""
+"""Opening a Hugging Face directory: weights, tokenizer, card. No network; no pickles and no code unless asked for."""
 
 import json
 import math
@@ -9,31 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from whet.models import lora
+from whet.models.setup import Setup
 from whet.refusal import Refused
 
+SAFE, PICKLED = "*.safetensors", "pytorch_model*.bin"
+OWN_CODE = (
+    "{folder} asks for {what} of its own (auto_map in its {file}), which is not run unasked: take a model that "
+    "transformers has, or read that code and, if you trust it, add --trust-remote-code."
+)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 LARGE = 100_000_000  # parameters; ours
 LR_LARGE, LR_SMALL = 1e-6, 1e-4  # ours: 1e-6 is what verl and TRL users take for models of 0.5B and more
 
 
-def model(path: str | Path, dtype: str = "float32") -> Any:
+def model(path: str | Path, dtype: str = "float32", setup: Setup | None = None) -> Any:
     """The causal LM in a directory, with weights of `dtype` on the CPU and dropout off.
 
-    A directory of adapters is opened as its base with the adapters merged into it.
+    A directory of adapters is opened as its base with the adapters merged into it. `setup` says whether pickles and
+    the directory's own code are trusted; without it they are not.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    folder = checked(path)
+    setup = setup or Setup()
+    folder = checked(path, setup)
     if lora.is_adapter(folder):
-        return lora.merged(model(lora.base_of(folder), dtype), folder, card(folder)).eval()
+        return lora.merged(model(lora.base_of(folder), dtype, setup), folder, card(folder)).eval()
     _not_quantised(folder)
     try:
         with quiet():
             open_: Any = AutoModelForCausalLM.from_pretrained
             found, told = open_(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True,
-                trust_remote_code=False, output_loading_info=True, **_attention(folder),
+                folder, dtype=getattr(torch, dtype), use_safetensors=any(folder.glob(SAFE)), local_files_only=True,
+                trust_remote_code=setup.trust_remote_code, output_loading_info=True, **_attention(folder),
             )  # fmt: skip
     except Exception as error:  # transformers raises whatever a strange config.json makes of its arithmetic
         raise Refused(f"{folder} does not open as a causal language model: {first_line(error)}") from error
@@ -66,37 +74,43 @@ def _not_quantised(folder: Path) -> None:
         )
 
 
-def tokenizer(path: str | Path) -> Any:
+def tokenizer(path: str | Path, setup: Setup | None = None) -> Any:
     """The tokenizer in a directory; one without an end token is refused, since no response could end."""
     from transformers import AutoTokenizer
 
-    folder = checked(path)
+    setup = setup or Setup()
+    folder = checked(path, setup)
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise Refused(
             f"{folder} has no tokenizer (tokenizer.json): copy the one that the model was trained with into it."
         )
     try:
-        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=setup.trust_remote_code)
     except Exception as error:  # the tokenizers library raises bare ones
+        if "trust_remote_code" in str(error):
+            raise Refused(OWN_CODE.format(folder=folder, what="a tokenizer", file="tokenizer_config.json")) from None
         raise Refused(f"the tokenizer in {folder} does not open: {first_line(error)}") from error
     if found.eos_token_id is None:
         raise Refused(f"the tokenizer in {folder} names no end token: set eos_token in its tokenizer_config.json.")
     return found
 
 
-def checked(path: str | Path) -> Path:
+def checked(path: str | Path, setup: Setup | None = None) -> Path:
     """The directory, if it looks like a model; otherwise one sentence that says what is missing."""
-    folder = Path(path)
+    folder, setup = Path(path), setup or Setup()
     if not folder.is_dir():
         raise Refused(_no_directory(str(path)))
     if not (folder / "config.json").is_file() and not lora.is_adapter(folder):
         raise Refused(f"{folder} has no config.json, so it is not a model directory; pass the folder that holds one.")
-    if not any(folder.glob("*.safetensors")):
+    weights = lora.WEIGHTS if lora.is_adapter(folder) else SAFE
+    if not any(folder.glob(weights)) and not (setup.allow_pickle and any(folder.glob(PICKLED))):
+        asked = ", or, if you trust where it is from, add --allow-pickle" if any(folder.glob(PICKLED)) else ""
         raise Refused(
-            f"{folder} has no *.safetensors file: convert its weights with model.save_pretrained(folder), "
-            "since pickled weights are not opened."
+            f"{folder} has no {weights} file, and pickled weights are not opened unasked: convert it with "
+            f"model.save_pretrained(folder){asked}."
         )
-    _without_code(folder)
+    if not setup.trust_remote_code:
+        _without_code(folder)
     return folder
 
 
@@ -110,10 +124,7 @@ def _without_code(folder: Path) -> None:
     except (OSError, ValueError, TypeError, AttributeError):
         return  # whoever opens it says what is wrong
     if needs_code:
-        raise Refused(
-            f"{folder} asks for code of its own (auto_map in its config.json), which is never run: take a model of an "
-            "architecture that transformers has, or convert it to one."
-        )
+        raise Refused(OWN_CODE.format(folder=folder, what="code", file="config.json"))
 
 
 def card(path: str | Path) -> dict[str, Any]:

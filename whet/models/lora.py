@@ -15,7 +15,7 @@ from typing import Any
 
 from whet.refusal import Refused
 
-CONFIG = "adapter_config.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FASTER = 10.0  # times the rate of full fine-tuning: Schulman et al. 2025, "LoRA Without Regret"
 
 
@@ -139,7 +139,7 @@ def merged(model: Any, folder: Path, card: dict[str, Any]) -> Any:
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         line = (str(error).strip().splitlines() or ["?"])[-1].strip().rstrip(".")
         raise Refused(f"the adapters in {folder} do not match the model in {base}: {line}.") from error
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+    with safe_open(folder / WEIGHTS, "pt") as file:
         odd = sorted(set(file.keys()) ^ set(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)))
     if odd:
         raise Refused(f"the adapters in {folder} do not match the model in {base}: {odd[0]} is in only one of them.")
@@ -149,7 +149,7 @@ def merged(model: Any, folder: Path, card: dict[str, Any]) -> Any:
 def fingerprint(folder: Path) -> str:
     """Tells two models apart by the names, sizes and ends of their weight files, without reading all of them."""
     digest = blake2b(digest_size=8)
-    for path in sorted(Path(folder).glob("*.safetensors")):
+    for path in sorted([*Path(folder).glob("*.safetensors"), *Path(folder).glob("*.bin")]):
         digest.update(f"{path.name} {path.stat().st_size}".encode())
         with path.open("rb") as file:
             digest.update(file.read(1 << 20))

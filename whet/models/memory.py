@@ -5,18 +5,21 @@ with a real run in tests/engines/test_memory.py.
 """
 
 import json
+import pickle
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from whet.engines.head import ROOM
 from whet.models import lora
 from whet.models.setup import Setup
 from whet.refusal import Refused
 
 GB = 1e9
 KEPT_WIDE, KEPT_INNER = 14, 4  # ours: tensors as wide as the model, and as its inner layers, that a layer keeps
-HEAD = 3  # copies of the logits: themselves, float32, their gradient
+ROOM = 2**25  # logits that the learner holds at once: engines.head.ROOM
+HEAD, PICKED = 2, 4  # copies of them in float32, and of the logits that a token of each response is drawn from
 ROWS = 512  # responses whose cache is held at once: engines.local.MAX_ROWS
 
 
@@ -40,16 +43,33 @@ class Need:
     def told(self) -> str:
         """The parts that matter, in GB."""
         large = {name: x for name, x in vars(self).items() if x > 0.01 * self.total}
-        return ", ".join(f"{name} {x / GB:.2g}" for name, x in sorted(large.items(), key=lambda item: -item[1]))
+        return ", ".join(f"{name} {_gb(x)}" for name, x in sorted(large.items(), key=lambda item: -item[1]))
+
+
+def _gb(size: float) -> str:
+    """Bytes in GB, two digits.
+
+    >>> _gb(1.52e11), _gb(2.44e10), _gb(2.4e8)
+    ('150', '24', '0.24')
+    """
+    return f"{float(f'{size / GB:.2g}'):g}"
 
 
 def parameters(folder: Path) -> int:
-    """The number of weights in a directory, from the heads of its files."""
+    """The number of weights in a directory, from the heads of its files; of pickled ones, the shapes alone."""
     from math import prod
 
+    import torch
     from safetensors import safe_open
 
     count = 0
+    for path in [] if any(folder.glob("*.safetensors")) else sorted(folder.glob("*.bin")):
+        try:
+            found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            tensors = [x for x in found.values() if isinstance(x, torch.Tensor)]
+            count += sum({x.data_ptr(): x.numel() for x in tensors}.values())  # tied ones once
+        except (OSError, RuntimeError, EOFError, ValueError, AttributeError, pickle.UnpicklingError):
+            count += path.stat().st_size // 4  # an older format, or no weights: whoever opens it says so
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
@@ -67,15 +87,17 @@ def estimate(
     config = {**config, **config.get("text_config", {})}
     count, shape = parameters(folder), _Shape.of(config)
     small = 2 if setup.dtype == "bfloat16" else 4
+    # On the CPU a token is drawn for a few responses after the other, so there is one copy of their logits.
+    drawn = shape.vocabulary * (4 * PICKED if setup.device.startswith("cuda") else small)
     trained = _adapted(shape, lora.parsed(setup.lora).r) if setup.lora else count
     return Need(
         weights=count * (2 if setup.held_in() == "bfloat16" else 4),
         gradients=4 * trained,
-        optimizer=8 * trained,
+        optimizer=(2 if setup.optimiser == "adamw_8bit" else 8) * trained,
         reference=(4 if setup.lora else 8) * trained,  # the start, and the model that is built from it
         critic=16 * count if {"value", "new_value"} & set(needs) else 0,
-        passes=min(setup.tokens_at_once, rows * (prompt + max_tokens)) * _passes(shape, setup, small),
-        cache=min(rows, ROWS) * (prompt + max_tokens) * shape.layers * shape.cached * small,
+        passes=_passes(shape, setup, small, min(setup.tokens_at_once, rows * (prompt + max_tokens))),
+        cache=min(rows, ROWS) * ((prompt + max_tokens) * shape.layers * shape.cached * small + drawn),
     )
 
 
@@ -108,11 +130,11 @@ def _adapted(shape: _Shape, r: int) -> int:
     return shape.layers * r * (4 * 2 * shape.wide + 3 * (shape.wide + shape.inner))
 
 
-def _passes(shape: _Shape, setup: Setup, small: int) -> float:
-    """What the backward pass needs for each token of a micro-batch."""
+def _passes(shape: _Shape, setup: Setup, small: int, tokens: int) -> float:
+    """What the backward pass needs for a micro-batch: the layers of all its tokens, and the logits of a few."""
     layer = (KEPT_WIDE * shape.wide + KEPT_INNER * shape.inner) * small
     kept = shape.layers * shape.wide * small + layer if setup.recompute else shape.layers * layer
-    return kept + HEAD * shape.vocabulary * 4
+    return tokens * kept + HEAD * 4 * min(tokens * shape.vocabulary, max(ROOM, shape.vocabulary))
 
 
 # --- before starting --------------------------------------------------------------------------------------
@@ -146,14 +168,14 @@ def refuse_if_short(path: str | Path, setup: Setup, room: float | None = None, *
     if need.total <= room:
         return need
     fitting = [
-        f"{words} ({found.total / GB:.2g} GB)"
+        f"{words} ({_gb(found.total)} GB)"
         for words, smaller in _smaller(setup)
         if (found := estimate(folder, smaller, **about)).total <= room
     ]
     advice = f"would fit: {'; or '.join(fitting[:3])}" if fitting else "nothing here would fit: take a smaller model"
     raise Refused(
-        f"this run needs about {need.total / GB:.2g} GB ({need.told()}), and {room / GB:.2g} GB are free on "
-        f"{setup.device}; {advice}."
+        f"this run needs about {_gb(need.total)} GB ({need.told()}), and {_gb(room)} GB are free on "
+        f"{setup.device}; {advice}; --guard.memory=false begins all the same."
     )
 
 

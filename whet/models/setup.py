@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from whet.refusal import Refused
+
+ASKED = ("dtype", "system", "thinking", "trust_remote_code", "allow_pickle")  # what a trained model is opened with
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,10 @@ class Setup:
     `lora` is like `r=16,alpha=32,targets=q_proj|v_proj`; empty trains all weights. `freeze` holds patterns of
     parameter names, such as `*embed*,*.layers.0.*`. `recompute` trades time for memory in the backward pass.
     `tokens_at_once` is the size of a micro-batch, padding included: the gradient is the same, the memory is not.
+    `optimiser` is adamw or adamw_8bit, whose moments take a quarter of the memory.
     `system` is the system message of every chat; `thinking` is on or off for templates that know `enable_thinking`.
+    `trust_remote_code` runs the Python files of a model directory where it has an architecture of its own, and
+    `allow_pickle` opens its pytorch_model.bin where it has no safetensors: both can do anything that the user can.
     """
 
     device: str = "cpu"
@@ -27,6 +32,9 @@ class Setup:
     system: str = ""
     thinking: str = ""
     tokens_at_once: int = 16384
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    optimiser: str = "adamw"
 
     def __post_init__(self) -> None:
         if self.thinking not in ("", "on", "off"):
@@ -38,7 +46,7 @@ class Setup:
 
     def asked_only(self) -> "Setup":
         """The same prompts, for a model that is no longer trained: its adapters are merged when it is opened."""
-        return Setup(dtype=self.dtype, system=self.system, thinking=self.thinking)
+        return replace(Setup(), **{name: getattr(self, name) for name in ASKED})
 
     def applied(self, model: Any) -> Any:
         """Freeze, adapt and prepare the model in place; returns its PEFT wrapper, or None for full fine-tuning."""

@@ -31,12 +31,11 @@ def groups_that_differ(reward: PerResponse, group: Group) -> Flag:
 
 
 def steer_coefficient(
-    metrics: Any,
-    memory: float,
+    metrics: Any, memory: float,
     target: float = 0.2,  # authors' scripts
     delta: float = 1e-4,  # authors' scripts; their yaml has 0.001
     highest: float = 0.005,  # authors' scripts; their yaml has 0.5
-) -> Any:
+) -> Any:  # fmt: skip
     """One step of the coefficient up or down; `memory` is a, which keeps its value while the bonus is off.
 
     >>> steer_coefficient({"entropy": 0.15}, memory=0.0)
@@ -49,13 +48,13 @@ def steer_coefficient(
 
 recipe = dapo.token_mean.with_(
     name="adaptive_entropy_control",
+    keep=(groups_that_differ,), penalties=(entropy_bonus,), control=(Remembers(steer_coefficient, start=0.0),),
     findings=(Finding("entropy", "token_mean", "up", "held at 0.2 or above", "place not read"),),
     paper=Paper(
         "Skywork Open Reasoner 1 Technical Report", arxiv="2505.22312", date="2025-05-28",
         authors="He, Jujie and Liu, Jiacai and Liu, Chris Yuhao and Yan, Rui and Wang, Chaojie and others",
     ),
     new="the coefficient of an entropy bonus is steered so that entropy stays above a target",
-    keep=(groups_that_differ,), penalties=(entropy_bonus,), control=(Remembers(steer_coefficient, start=0.0),),
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
     departs=("Steered by the sampler's mean entropy, not by the mean of -log π_old. No filters, no stages.",),
 )  # fmt: skip

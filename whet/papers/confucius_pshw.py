@@ -112,5 +112,6 @@ ter = dapo.recipe.with_(
 rsr = dapo.recipe.with_(
     name="confucius_rsr", paper=paper, new="surplus groups with spread go first in the next batch",
     sample=Remembers(surplus_first, start={}), claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"),
+    shelf="sampling",
     departs=("At most one batch less one group is left over, so that no response waits more than one step.",),
 )  # fmt: skip

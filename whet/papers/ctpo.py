@@ -4,8 +4,7 @@
     ρ'_t    = ρ_t clipped to exp(-lo √t) .. exp(hi √t)
     L       = max(-A ρ_t, -A ρ'_t);   where A < 0 at most -A exp(c √t);   mean over tokens
 
-The ratio of one token ignores that its prefix was drawn from another policy; the product up to it is unbiased, and
-varies less than that of the whole response. t counts response tokens only, so tool output does not widen the clip.
+The ratio of one token ignores that its prefix was drawn from another policy; the product up to it is unbiased.
 """
 
 from functools import partial
@@ -29,15 +28,10 @@ def cumulative_log_ratio(logp: PerToken, old_logp: PerToken, mask: Mask) -> PerT
 
 
 def widening_clip(
-    logp: PerToken,
-    old_logp: PerToken,
-    advantage: PerToken,
-    mask: Mask,
-    low: float = 0.025,  # ctpo.sh: la_clip_low, in nats
-    high: float = 0.05,  # ctpo.sh: la_clip_high, in nats
-    bound: float = 0.05,  # ctpo.sh: la_clip_c, in nats
+    logp: PerToken, old_logp: PerToken, advantage: PerToken, mask: Mask,
+    low: float = 0.025, high: float = 0.05, bound: float = 0.05,  # ctpo.sh: la_clip_low, la_clip_high, la_clip_c; nats
     power: float = 0.5,  # ctpo.sh: la_power; its yaml default is 0
-) -> PerToken:
+) -> PerToken:  # fmt: skip
     """Dual-clip PPO on the cumulative ratio, all bounds in log space and growing with t^power.
 
     >>> widening_clip(tensor([[-1.2, -.3]]), tensor([[-.7, -1.6]]), tensor([[-1., -1.]]), torch.ones(1, 2).bool())
@@ -51,23 +45,16 @@ def widening_clip(
 
 
 recipe = grpo.recipe.with_(
-    name="ctpo",
+    name="ctpo", claims=("policy_gradient", *grpo.recipe.claims), loss=widening_clip, penalties=(),
     findings=(Finding("pass@1", "grpo", "up", "the best average on both scales", "abstract, as digested"),),
     paper=Paper(
         "Rethinking Importance Sampling in LLM Policy Optimization: A Cumulative Token Perspective",
-        arxiv="2605.07331",
-        date="2026-05-08",
-        authors="Zhang, Yuheng and Ye, Chenlu and Jin, Shuowei and Yu, Changlong and Xiong, Wei and others",
+        arxiv="2605.07331", date="2026-05-08", authors="Zhang, Yuheng and Ye, Chenlu and Jin, Shuowei and others",
     ),
     new="the product of all ratios up to a token, clipped in log space with bounds that grow as the square root of t",
-    normalise=plain.over_tokens,
-    loss=widening_clip,
-    penalties=(),
-    update=partial(plain.one_pass, minibatches=4),  # ours: the script makes 16 updates from 512 prompts
-    claims=("policy_gradient", *grpo.recipe.claims),
+    normalise=plain.over_tokens, update=partial(plain.one_pass, minibatches=4),  # ours: the script makes 16 updates
     departs=(
-        "Without the script's correction for the sampler, a weight for each response of at most 5: add it with "
-        "ctpo+sequence_is.",
+        "Without the script's weight of at most 5 for a response against the sampler: add it with ctpo+sequence_is.",
         "The product only; the authors' code also has the geometric mean of the ratios so far.",
     ),
-)
+)  # fmt: skip

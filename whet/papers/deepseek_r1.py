@@ -23,10 +23,9 @@ def accuracy(correct: Flag) -> PerResponse:
 
 def thinking_format(
     texts: Any,
-    opening: str = "<think>",  # table 1
-    closing: str = "</think>",  # table 1
+    opening: str = "<think>", closing: str = "</think>",  # table 1
     worth: float = 1.0,  # section 2.2.2 adds the two; the weight of either is not said
-) -> PerResponse:
+) -> PerResponse:  # fmt: skip
     """`worth` for thoughts between one pair of tags and an answer behind them; an opening tag may be the prompt's.
 
     >>> thinking_format(("<think>6·7</think>42", "6·7</think> 42", "42", "<think>6·7</think>"))
@@ -38,31 +37,23 @@ def thinking_format(
 
 
 def formed(text: str, opening: str, closing: str) -> bool:
-    """True for thoughts, their closing tag and an answer, with no further tag in either.
-
-    >>> formed("<b>so</b>42", "<b>", "</b>"), formed("<b></b>42", "<b>", "</b>")
-    (True, False)
-    """
-    before, closed, answer = text.partition(closing)
+    """True for thoughts, their closing tag and an answer, with no further tag in either."""
+    before, _, answer = text.partition(closing)
     thoughts = before.strip().removeprefix(opening)
-    tags = (opening, closing)
-    return bool(closed and thoughts.strip() and answer.strip()) and not any(tag in thoughts + answer for tag in tags)
+    return bool(thoughts.strip() and answer.strip()) and not any(tag in thoughts + answer for tag in (opening, closing))
 
 
 recipe = grpo.recipe.with_(
     name="deepseek_r1",
     paper=Paper(
-        "DeepSeek-R1: Incentivizing Reasoning Capability in LLMs via Reinforcement Learning",
-        arxiv="2501.12948",
+        "DeepSeek-R1: Incentivizing Reasoning Capability in LLMs via Reinforcement Learning", arxiv="2501.12948",
         date="2025-01-22",
         authors="DeepSeek-AI and Guo, Daya and Yang, Dejian and Zhang, Haowei and Song, Junxiao and others",
     ),
     new="a reward for thoughts between tags beside the reward for the right answer",
-    reward=(accuracy, thinking_format),
-    shelf="reward",
-    claims=("silent_on_equal_rewards", "sums_to_zero"),
+    reward=(accuracy, thinking_format), shelf="reward", claims=("silent_on_equal_rewards", "sums_to_zero"),
     departs=(
         "The rewards of R1-Zero alone: no cold start, no language reward, no rejection sampling, no second stage.",
         "16 responses to 16 prompts and GRPO's own clip and KL; the paper does not name its own in its first version.",
     ),
-)
+)  # fmt: skip

@@ -15,13 +15,10 @@ from whet.recipe import Finding, Paper, Remembers
 
 
 def near_the_shortest(
-    correct: Flag,
-    length: Count,
-    problems: Any,
-    memory: Any,
+    correct: Flag, length: Count, problems: Any, memory: Any,
     slack: float = 0.3,  # q in the authors' README; their script has 0.1
     discount: float = 0.5,  # ours: the paper says between 0 and 1; the released code has 0
-) -> tuple[PerResponse, dict[str, int]]:
+) -> tuple[PerResponse, dict[str, int]]:  # fmt: skip
     """The three tiers, and the shortest right answer to each problem, this batch's included.
 
     >>> from types import SimpleNamespace as Problem
@@ -57,8 +54,6 @@ recipe = dapo.clip_higher.with_(
     ),
     new="the reward is cut beyond the shortest right answer so far, and divided by the number of right ones",
     reward=(Remembers(near_the_shortest, start={}),), advantage=over_right_answers, normalise=plain.over_tokens,
-    penalties=(), claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"),
-    departs=(
-        "Assumed: a discount of 0.5 (the code released first has 0), no further scale. No dual clip at 10, as there.",
-    ),
+    penalties=(), claims=("policy_gradient", "silent_on_equal_rewards", "sums_to_zero"), shelf="reward",
+    departs=("Assumed: a discount of 0.5 (the first code has 0), no further scale. No dual clip at 10, as there.",),
 )  # fmt: skip

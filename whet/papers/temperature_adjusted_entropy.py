@@ -35,15 +35,6 @@ def near_target_entropy(
     return draw(problems, responses, memory), memory
 
 
-def ended_by_themselves(finished: Flag) -> Flag:
-    """Responses that were not cut off; the others stay in the mean of their group.
-
-    >>> ended_by_themselves(tensor([True, False]))
-    tensor([ True, False])
-    """
-    return finished
-
-
 def z_score_of_finished(
     reward: PerResponse,
     group: Group,
@@ -85,7 +76,7 @@ overlong_filter = dapo.token_mean.with_(
     name="overlong_filter",
     findings=(Finding("pass@1", "token_mean", "down", "AIME24 71.4 to 70.2 at 32K", "place not read"),),
     new="responses that were cut off leave the loss",
-    keep=(ended_by_themselves,),
+    keep=(dapo.ended_by_themselves,),  # the ablation of DAPO's section 3.4
     departs=(
         "Assumed: cut-off responses stay in the mean of their group; the other reading is `z_score_of_finished`.",
         "On throughout; the paper has it on at limits of 8K and 16K and off at 32K.",

@@ -98,7 +98,7 @@ recipe = dapo.token_mean.with_(
     ),
 )
 _shared = {
-    "paper": paper, "sample": Remembers(in_segments, start=None), "penalties": (),
+    "paper": paper, "sample": Remembers(in_segments, start=None), "penalties": (), "shelf": "systems",
     "claims": ("silent_on_equal_rewards", "sums_to_zero"), "departs": (
         "A problem is trained on once all its responses have ended, so that its baseline is whole.",
         "The judge says what a response is worth that was cut off after its last segment; the paper gives it 0.",

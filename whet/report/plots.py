@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from whet.refusal import Refused
 from whet.report.charts import ROWS
 from whet.report.facts import told
 from whet.report.smooth import smoothed, thinned
-from whet.runs.files import refused, write_aside
+from whet.runs.files import write_aside
 from whet.runs.store import Store
 
 # Okabe and Ito's colours, which people with colour-blindness can tell apart; black is left to the axes.
@@ -21,7 +22,7 @@ def picture(stores: Sequence[Store], path: str | Path, names: Sequence[str] = ("
 
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
-        raise refused(f"A picture is a .png or an .svg, so it cannot be {path.name}.")
+        raise Refused(f"A picture is a .png or an .svg, so it cannot be {path.name}.")
     chart = specification(stores, names)
     if path.suffix == ".svg":
         data = vl_convert.vegalite_to_svg(chart).encode()
@@ -37,10 +38,10 @@ def specification(stores: Sequence[Store], names: Sequence[str]) -> dict[str, An
     import altair as alt
 
     if not stores:
-        raise refused("A picture needs at least one run.")
+        raise Refused("A picture needs at least one run.")
     recipes = list(dict.fromkeys(str(told(store.about, "recipe", store.name)) for store in stores))
     if len(recipes) > len(COLORS):
-        raise refused(f"A picture can tell {len(COLORS)} recipes apart, not {len(recipes)}: leave some out.")
+        raise Refused(f"A picture can tell {len(COLORS)} recipes apart, not {len(recipes)}: leave some out.")
     rows = {name: _rows(stores, name) for name in names}
     panels = alt.hconcat(*(_panel(name, recipes) for name in names), spacing=44, bounds="flush")
     spec: dict[str, Any] = panels.configure(**_config()).to_dict(validate=False)
@@ -55,7 +56,7 @@ def _rows(stores: Sequence[Store], name: str) -> list[dict[str, Any]]:
     for store in stores:
         metrics = store.metrics()
         if name not in metrics:
-            raise refused(f"{store.name} has no metric {name!r}; it has {', '.join(metrics) or 'none'}.")
+            raise Refused(f"{store.name} has no metric {name!r}; it has {', '.join(metrics) or 'none'}.")
         steps, values = thinned(*metrics[name])
         curves.setdefault(str(told(store.about, "recipe", store.name)), []).append((steps, smoothed(values)))
     rows = []

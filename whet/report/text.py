@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from whet.refusal import Refused
 from whet.report.facts import Fact, bounds, duration, facts, missing, number, seconds, splits, steps_of, told
-from whet.runs.files import refused
 from whet.runs.store import Store
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def samples_table(
     from rich.text import Text
 
     if quantity not in QUANTITIES:
-        raise refused(f"Tokens cannot be coloured by {quantity!r}, but by {', '.join(QUANTITIES)}.")
+        raise Refused(f"Tokens cannot be coloured by {quantity!r}, but by {', '.join(QUANTITIES)}.")
     step = _kept(store, step, split)
     rows = store.samples(step=step, split=split, limit=limit)
     most = _extent(rows, quantity)
@@ -88,11 +88,11 @@ def _kept(store: Store, step: int | None, split: str) -> int:
     kept = store.rollout_steps()
     steps = [one for one, name in kept if name == split]
     if not kept:
-        raise refused(f"{store.name} kept no responses.")
+        raise Refused(f"{store.name} kept no responses.")
     if not steps:
-        raise refused(f"{store.name} kept no responses of {split!r}, but of {', '.join(sorted({n for _, n in kept}))}.")
+        raise Refused(f"{store.name} kept no responses of {split!r}, but of {', '.join(sorted({n for _, n in kept}))}.")
     if step is not None and step not in steps:
-        raise refused(f"{store.name} kept no responses of step {step}, but of {', '.join(map(str, steps))}.")
+        raise Refused(f"{store.name} kept no responses of step {step}, but of {', '.join(map(str, steps))}.")
     return steps[-1] if step is None else step
 
 
@@ -101,7 +101,7 @@ def _extent(rows: Sequence[dict[str, Any]], quantity: str) -> float:
     sizes = sorted(abs(x) for row in rows for x in row[quantity] or () if x is not None)
     if not sizes:
         has = [name for name in QUANTITIES if any(row[name] for row in rows)]
-        raise refused(f"{quantity} was not recorded for these responses; there is {', '.join(has) or 'nothing else'}.")
+        raise Refused(f"{quantity} was not recorded for these responses; there is {', '.join(has) or 'nothing else'}.")
     return sizes[min(len(sizes) - 1, int(0.98 * len(sizes)))] or sizes[-1] or 1.0
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from whet.refusal import Refused
+
 ADVICE = {
     errno.ENOSPC: "Free some space, or choose a folder on another disk.",
     errno.EDQUOT: "Free some space, or choose a folder on another disk.",
@@ -18,13 +20,6 @@ ADVICE = {
 }
 
 LOCK = ".lock"
-
-
-def refused(sentence: str) -> ValueError:
-    """A `Refused` to be raised; its module loads torch, so it is imported only when something goes wrong."""
-    from whet.recipe import Refused
-
-    return Refused(sentence)
 
 
 @contextmanager
@@ -40,7 +35,7 @@ def guarded(doing: str, path: Path) -> Iterator[None]:
             advice = ADVICE[errno.ENOSPC]
         if "readonly" in reason:
             advice = ADVICE[errno.EROFS]
-        raise refused(f"Could not {doing} {path}: {reason}. {advice}".rstrip()) from error
+        raise Refused(f"Could not {doing} {path}: {reason}. {advice}".rstrip()) from error
 
 
 def write_aside(path: Path, data: bytes) -> None:
@@ -84,7 +79,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
-            raise refused(
+            raise Refused(
                 f"{folder} is being written by another process: wait until that has ended, or train under another name."
             ) from None
     try:

@@ -20,7 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whet.runs.files import guarded, refused, slug, write_aside
+from whet.refusal import Refused
+from whet.runs.files import guarded, slug, write_aside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +80,7 @@ class Store:
     def free(folder: Path) -> None:
         """Refused where a folder holds a run, or anything else that is not ours."""
         if folder.exists() and not _is_free(folder):
-            raise refused(f"{folder} already exists and is not empty: choose another name, or resume that run.")
+            raise Refused(f"{folder} already exists and is not empty: choose another name, or resume that run.")
 
     @classmethod
     def open(cls, folder: str | Path) -> "Store":
@@ -87,9 +88,9 @@ class Store:
         store = cls(Path(folder))
         about = _read(store.folder)
         if about is None:
-            raise refused(f"{folder} is not a run: it has no readable run.json.")
+            raise Refused(f"{folder} is not a run: it has no readable run.json.")
         if about.get("format", FORMAT) > FORMAT:
-            raise refused(f"{folder} was written by a newer whet (format {about['format']}): update whet to open it.")
+            raise Refused(f"{folder} was written by a newer whet (format {about['format']}): update whet to open it.")
         return store
 
     # --- what the run is -----------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ class Store:
         """run.json as it is now."""
         about = _read(self.folder)
         if about is None:
-            raise refused(f"{self.folder / 'run.json'} can no longer be read.")
+            raise Refused(f"{self.folder / 'run.json'} can no longer be read.")
         return about
 
     @property
@@ -292,7 +293,7 @@ def fresh(root: str | Path, recipe: str, task: str, seed: int, now: datetime | N
                 except FileExistsError:  # another run took the name between the two lines above
                     continue
             return folder
-    raise refused(f"{root} has a thousand runs named {name}: choose another folder.")
+    raise Refused(f"{root} has a thousand runs named {name}: choose another folder.")
 
 
 def all_runs(root: str | Path = "runs") -> list[Store]:
@@ -311,7 +312,7 @@ def find(name_or_path: str | Path, root: str | Path = "runs") -> Store:
         return Store.open(word)
     runs = all_runs(root)
     if not runs:
-        raise refused(f"There are no runs in {Path(root)}/ yet: `whet train` makes one.")
+        raise Refused(f"There are no runs in {Path(root)}/ yet: `whet train` makes one.")
     if word == "last":
         return runs[-1]
     begin = [run for run in runs if run.name.startswith(word)]
@@ -320,8 +321,8 @@ def find(name_or_path: str | Path, root: str | Path = "runs") -> Store:
     names = [run.name for run in begin or runs]
     if begin:
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        raise refused(f"{word!r} begins {len(names)} names: {shown}. Say more of it.")
-    raise refused(f"There is no run {word!r} in {Path(root)}/; the nearest is {_nearest(word, names)!r}.")
+        raise Refused(f"{word!r} begins {len(names)} names: {shown}. Say more of it.")
+    raise Refused(f"There is no run {word!r} in {Path(root)}/; the nearest is {_nearest(word, names)!r}.")
 
 
 def _nearest(word: str, names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 A program defines a function; it is called with arguments that come from here, and what it returns comes back as
 plain JSON values. It sees no file but Python's own library, no network, no other process, no environment. It may
-not start processes or threads, write files, send signals or open sockets. It is ended when it takes too long,
+not start processes or threads, write files, send signals, open sockets or wait. It is ended when it computes too long,
 takes too much memory or says too much. What its answers should be never enters the sandbox.
 """
 
@@ -45,10 +45,14 @@ class Program:
 
 @dataclass(frozen=True)
 class Limits:
-    """For one program with all its calls: wall and processor time in s, memory and output in bytes. Ours."""
+    """For one program with all its calls: processor time in whole s, memory and output in bytes. Ours.
 
-    seconds: float = 4.0
-    cpu_seconds: int = 2
+    `wall` is the time of the clock, in s, in which the machine must have had that much processor time for it. A
+    program cannot wait, so where it is over the machine is to blame, and the program is unknown.
+    """
+
+    seconds: int = 2
+    wall: float = 60.0
     memory: int = 256 << 20
     output: int = 64 << 10
 
@@ -147,13 +151,13 @@ class Sandbox:
     def run(self, program: Program, limits: Limits) -> Answer:
         """Run a program and its calls. Lost where the sandbox does not answer."""
         request = {**asdict(program), **asdict(limits)}
-        head, said = self.server.ask(request, limits.seconds + GRACE_SECONDS)
-        return Answer(None, head["how"]) if head["how"] else understood(said, len(program.calls))
+        head, said = self.server.ask(request, limits.wall + GRACE_SECONDS)
+        return Answer(None, head["how"], head["lost"]) if head["how"] else understood(said, len(program.calls))
 
     def _prove(self) -> None:
         """Refuse a sandbox that is none: a program tries what no program may do, and says what it could."""
         try:
-            answer = self.run(Program(PROBE, "probe", ((os.getpid(), str(INSIDE)),)), Limits(seconds=20.0))
+            answer = self.run(Program(PROBE, "probe", ((os.getpid(), str(INSIDE)),)), Limits(seconds=20))
         except Lost:
             answer = Answer(None, "it does not answer")
         if answer.values != [[]]:

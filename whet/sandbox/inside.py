@@ -8,7 +8,6 @@ and nothing else. It passes on the child's bytes unread. What the calls should r
 so there is nothing here to be read, and a program that forges its answers has to know them.
 """
 
-import contextlib
 import ctypes
 import json
 import os
@@ -54,13 +53,13 @@ def serve():
     answers.write(b'{"ready": true}\n')
     answers.flush()
     for line in sys.stdin:
-        said, how = _in_child(json.loads(line), rules, nowhere)
-        answers.write(json.dumps({"how": how, "bytes": len(said)}).encode() + b"\n" + said)
+        said, how, lost = _in_child(json.loads(line), rules, nowhere)
+        answers.write(json.dumps({"how": how, "lost": lost, "bytes": len(said)}).encode() + b"\n" + said)
         answers.flush()
 
 
 def _in_child(request, rules, nowhere):
-    """What the child wrote, and how it ended: "", or a short phrase."""
+    """What the child wrote, how it ended ("", or a short phrase), and whether that was the machine's fault."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -69,17 +68,24 @@ def _in_child(request, rules, nowhere):
         finally:
             os._exit(70)
     os.close(writing)
+    how = "nobody waits for it"
     try:
-        said, how = _collected(reading, request["seconds"], request["output"])
+        said, how, lost = _collected(reading, request["wall"], request["output"])
     finally:
         os.close(reading)
-        with contextlib.suppress(ProcessLookupError):
+        if how:  # otherwise it ends by itself: it cannot wait, and the kernel bounds what it computes
             os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
+        _, status, used = os.wait4(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if not how and code:
-        how = "took too long" if code == -signal.SIGXCPU else f"ended with {_named(code)}"
-    return said, how
+        computed = used.ru_utime + used.ru_stime
+        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and computed >= request["seconds"]):
+            how = "took too long"
+        elif code == -signal.SIGKILL:  # a program can signal nobody, itself included
+            how, lost = "the system killed it", True
+        else:
+            how = f"ended with {_named(code)}"
+    return said, how, lost
 
 
 def _named(code):
@@ -89,22 +95,22 @@ def _named(code):
         return f"signal {-code}"
 
 
-def _collected(reading, seconds, limit):
-    """All bytes until the child ends, unless it takes too long or says too much."""
-    until, said = time.monotonic() + seconds, b""
+def _collected(reading, wall, limit):
+    """All bytes until the child ends, unless it says too much, or the machine has no time for it."""
+    until, said = time.monotonic() + wall, b""
     while True:
         left = until - time.monotonic()
         ready = select.select([reading, 0], [], [], left)[0] if left > 0 else []
         if not ready:
-            return b"", "took too long"
+            return b"", f"the machine had no time for it within {wall:.3g} s", True
         if 0 in ready:  # nothing is asked before this is answered: so it is the end, and nobody waits for an answer
             raise SystemExit
         more = os.read(reading, 65536)
         if not more:
-            return said, ""
+            return said, "", False
         said += more
         if len(said) > limit:
-            return b"", "said too much"
+            return b"", "said too much", False
 
 
 # --- in the child ------------------------------------------------------------------------------------------
@@ -114,7 +120,7 @@ def _become_program(request, rules, nowhere, writing):
     os.dup2(nowhere, 0)
     os.dup2(writing, 3)
     os.closerange(4, 256)
-    seconds = int(request["cpu_seconds"])
+    seconds = request["seconds"]
     limits: dict[str, object] = {
         "CPU": (seconds, seconds + 1),
         "AS": request["memory"],

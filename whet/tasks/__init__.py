@@ -52,6 +52,9 @@ class Task(Protocol):
         ...
 
 
+# A task whose judge works in other processes says `judges_apart = True`: it is then asked from another thread, with all
+# responses to some problems at a time, while the responses to others are still being written.
+#
 # A task may also have `demonstrate(problem)`, a worked solution, and `label(problems, texts)`: for each text the
 # statements in it as (begin, end, label), in characters, label 1 for a right one and -1 for a wrong one.
 Statements = list[tuple[int, int, int]]

@@ -152,7 +152,7 @@ def verdict(problem: Problem, answer: Answer) -> Verdict:
 class Code:
     """`size` training problems, the `levels` in equal shares; `count` held-out ones in each split.
 
-    `seconds` bounds one program with all its calls; `memory` (MB) too.
+    `seconds` (of processor time) and `memory` (MB) bound one program with all its calls.
     """
 
     levels: tuple[int, ...] = (1, 2)
@@ -160,16 +160,19 @@ class Code:
     seed: int = 0
     count: int = 48
     max_tokens: int = 160
-    seconds: float = 4.0
+    seconds: int = 2
     memory: int = 256
 
     name = "code"
+    judges_apart = True
     optimum = 1.0
     elsewhere = ()
 
     def __post_init__(self) -> None:
         if not self.levels or not set(self.levels) <= {1, 2, 3}:
             raise Refused(f"code has problems of 1, 2 or 3 steps, so levels cannot be {self.levels}.")
+        if self.seconds < 1 or self.memory < 64:
+            raise Refused("A program of code needs at least 1 second and 64 MB: raise seconds or memory.")
         self._sandboxes.ready()  # without a sandbox it is refused now, not in the middle of a run
 
     @cached_property

@@ -209,6 +209,11 @@ class Data:
 
     # --- judging -------------------------------------------------------------------------------------------
 
+    @property
+    def judges_apart(self) -> bool:
+        """True with a judge: all of them work in other processes, or behind an endpoint."""
+        return self.judge_by is not None
+
     def judge(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
         """By the judge if there is one; otherwise 1 for the answer, spaces around it and thoughts aside."""
         pairs = zip(problems, texts, strict=True)

@@ -96,7 +96,9 @@ def judge_from(path: Path) -> "Rubric | Pairs":
         raise Refused(f"{path} says {odd[0]!r}, which an endpoint's judge does not know: it knows {', '.join(known)}.")
     absent = [name for name in ("kind", "url", "model") if not isinstance(said.get(name), str)]
     if absent:
-        raise Refused(f'{path} does not say its {absent[0]}: write {absent[0]} = "...".')
+        such = {"kind": " or ".join(f'kind = "{kind}"' for kind in KINDS), "url": 'url = "http://localhost:8000/v1"'}
+        line = such.get(absent[0], 'model = "Qwen/Qwen3-8B"')
+        raise Refused(f"{path} does not say its {absent[0]}: write {line}.")
     if said["kind"] not in KINDS:
         raise Refused(f"{path} is of kind {said['kind']!r}: it is {' or '.join(KINDS)}.")
     settings = Settings(**{**said, "dollars_per_million": tuple(said.get("dollars_per_million", (0.0, 0.0)))})
@@ -167,7 +169,7 @@ class Endpoint:
         except APITimeoutError:
             raise Unanswered("judge endpoint took too long") from None
         except APIConnectionError:
-            raise Unanswered("judge endpoint is down") from None
+            raise Unanswered(f"judge endpoint {self.settings.url} is down") from None
         except APIStatusError as error:
             raise Unanswered(f"judge endpoint said {error.status_code}") from None
         except (APIError, ValueError, TypeError, AttributeError, IndexError):
