@@ -102,8 +102,8 @@ def sentence(told: dict[str, Any]) -> str:
         f"{1 - told['level']:.0%}; {_interval(alarms, n)}), {same['tie']} ties, {same['open']} open.\n"
         f"Against its learning rate times {told['factor']:g}, a difference of {value} [{low}, {high}] "
         f"over all seeds: found {planted['better']} of {n}, missed {missed} ({_interval(missed, n)}): wrong way round "
-        f"{planted['worse']}, called a tie {planted['tie']}, open {planted['open']}. {told['covered']} of {n} intervals "
-        f"hold that difference (stated level {told['level']:.0%}; {_interval(told['covered'], n)})."
+        f"{planted['worse']}, called a tie {planted['tie']}, open {planted['open']}. {told['covered']} of {n} "
+        f"intervals hold that difference (stated level {told['level']:.0%}; {_interval(told['covered'], n)})."
     )
 
 
