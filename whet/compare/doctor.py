@@ -215,11 +215,17 @@ def _gradient(run: Course) -> list[Trouble]:
             Trouble(
                 "noisy gradient",
                 f"the gradients of the two halves of a batch agree with a cosine of only "
-                f"{sum(halves) / len(halves):.3f}: more responses, or a better baseline.",
+                f"{sum(halves) / len(halves):.3f}: more responses, or a better baseline.{_nevertheless(run)}",
                 ("rloo", "opo", "dynamic_sampling"),
             )
         )
     return found
+
+
+def _nevertheless(run: Course) -> str:
+    ends = run.ends("correct")
+    rose = ends[1] - ends[0] if ends else 0.0
+    return f" It learns nevertheless: right answers rose by {100 * rose:.1f} points." if rose > 0.05 else ""
 
 
 def _held_out(run: Course) -> list[Trouble]:
@@ -350,9 +356,8 @@ def _limits(run: Course, split: str, before: list[Evaluated], after: list[Evalua
     lines += [
         f"alignment limit (2605.07105), β = {beta:g}: the best policy gains {100 * gain:.1f} points at {kl:.3f} nats a "
         f"response over the base's {start:.1%} (from its own tries, effective sample size {worth:.0%})",
-        f"for the KL that was spent, about {moved:.3f} nats a response (per token, on training problems, times "
-        f"length), the limit is {100 * frontier['gain']:+.1f} points{most}; reached: {100 * reached:+.1f} "
-        f"points{share}",
+        f"for the KL that was spent, {moved:.3f} nats a response (per token, on training problems, times length), "
+        f"the limit is {100 * frontier['gain']:+.1f} points{most}; reached: {100 * reached:+.1f} points{share}",
     ]
     for n in (2, 4, 16):
         if n <= ks[-1]:

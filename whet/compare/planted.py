@@ -94,20 +94,29 @@ def _count(pairs: list[stats.Pair]) -> dict[str, int]:
 
 def sentence(told: dict[str, Any]) -> str:
     """What came of it, with the stated level beside the observed rates."""
-    from scipy.stats import binomtest
-
     n, same, planted = told["repetitions"], told["counts"]["unchanged"], told["counts"]["planted"]
-    alarms = same["better"] + same["worse"]
-    bounds = binomtest(alarms, n).proportion_ci(method="exact")
+    alarms, missed = same["better"] + same["worse"], n - planted["better"]
     value, low, high = (stats.said(x, told["unit"], sign=True) for x in told["planted_difference"])
     return (
         f"{told['recipe']} against itself on other seeds: {alarms} of {n} false alarms (stated level "
-        f"{1 - told['level']:.0%}; 95 % interval of the rate {bounds.low:.0%} to {bounds.high:.0%}), "
-        f"{same['tie']} ties, {same['open']} open.\n"
+        f"{1 - told['level']:.0%}; {_interval(alarms, n)}), {same['tie']} ties, {same['open']} open.\n"
         f"Against its learning rate times {told['factor']:g}, a difference of {value} [{low}, {high}] "
-        f"over all seeds: found {planted['better']} of {n}, wrong way round {planted['worse']}, called a tie "
-        f"{planted['tie']}, open {planted['open']}. {told['covered']} of {n} intervals hold that difference."
+        f"over all seeds: found {planted['better']} of {n}, missed {missed} ({_interval(missed, n)}): wrong way round "
+        f"{planted['worse']}, called a tie {planted['tie']}, open {planted['open']}. {told['covered']} of {n} "
+        f"intervals hold that difference (stated level {told['level']:.0%}; {_interval(told['covered'], n)})."
     )
+
+
+def _interval(count: int, n: int) -> str:
+    """Clopper and Pearson's interval of a rate.
+
+    >>> _interval(1, 20)
+    '95 % interval of the rate 0% to 25%'
+    """
+    from scipy.stats import binomtest
+
+    bounds = binomtest(count, n).proportion_ci(method="exact")
+    return f"95 % interval of the rate {bounds.low:.0%} to {bounds.high:.0%}"
 
 
 def save(told: dict[str, Any], path: Path) -> None:

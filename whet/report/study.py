@@ -192,16 +192,23 @@ def _findings(results: Path, done: Sequence[Result], sweep: dict[str, Any]) -> l
     )
     lead = (
         f"{len(found)} findings: {said}. Each is judged alone at 95 %: of twenty where nothing happens, one is called "
-        "by chance. They speak of this base on these tasks, not of the models of the papers."
+        "by chance. They speak of this base on these tasks, not of the models of the papers. Where the two learning "
+        "rates differ, a difference in entropy, KL or length may come from them."
     )
     way = {"up": "higher", "down": "lower", "same": "the same"}
     rows = [
         [one["recipe"], f"{one['measure']} {way[one['direction']]} than "
          f"{'at its start' if one['versus'] == 'start' else one['versus']}", one["task"], f"**{one['verdict']}**",
-         one["words"], f"{one['figure']} ({one['where']})"]
+         one["words"].removeprefix("cannot tell yet: "), _rates_of(one), f"{one['figure']} ({one['where']})"]
         for one in found
     ]  # fmt: skip
-    return [lead, "", *_grid(["recipe", "finding", "task", "here", "difference", "the paper"], rows)]
+    return [lead, "", *_grid(["recipe", "finding", "task", "here", "difference", "rates", "the paper"], rows)]
+
+
+def _rates_of(one: dict[str, Any]) -> str:
+    """The learning rates of a finding: of the recipe, and of its rival where that is another."""
+    rates = ["the model's" if row["rate"] is None else f"{float(row['rate']):g}" for row in one["rates"].values()]
+    return " and ".join(dict.fromkeys(rates))
 
 
 def _at_study_rates(one: dict[str, Any]) -> bool:
