@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from whet import describe, shelf
@@ -79,10 +80,7 @@ def page(file: str, recipes: Sequence[Recipe], verdict: dict[str, str]) -> str:
         f"*{paper.title}*",
         "",
         facts,
-        "",
-        "```text",
-        inspect.cleandoc(module.__doc__ or ""),
-        "```",
+        *said(inspect.cleandoc(module.__doc__ or "")),
     ]
     for recipe in recipes:
         lines += ["", *_recipe(recipe, verdict.get(recipe.name, UNTESTED))]
@@ -97,6 +95,20 @@ def page(file: str, recipes: Sequence[Recipe], verdict: dict[str, str]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def said(text: str) -> list[str]:
+    """A file's docstring for the page: sentences as sentences, equations as they stand, in columns.
+
+    >>> said("What is new.\\n\\n    A = R - mean R    (eq. 1)\\n\\nWhat it means.")
+    ['', 'What is new.', '', '```text', 'A = R - mean R    (eq. 1)', '```', '', 'What it means.']
+    """
+    lines: list[str] = []
+    for i, paragraph in enumerate(text.split("\n\n")):
+        in_columns = i == 1 or any("  " in line for line in paragraph.split("\n"))
+        block = dedent(paragraph).split("\n")
+        lines += ["", *(["```text", *block, "```"] if in_columns else block)]
+    return lines
 
 
 def _recipe(recipe: Recipe, verdict: str) -> list[str]:
