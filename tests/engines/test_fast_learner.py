@@ -136,11 +136,12 @@ def test_how_far_a_step_went_is_known_without_reading_every_response():
     assert closely.step_kl(mine, batch.having(logp=learner.seen["logp"])) == pytest.approx(slow, abs=1e-9)
 
 
-@pytest.mark.parametrize("more", ["penalty", "entropy", "constant"])
+@pytest.mark.parametrize("more", ["penalty", "entropy", "constant", "gradient alone"])
 def test_rows_that_a_penalty_still_moves_are_read(more, monkeypatch):
     terms = {
         "penalty": lambda f: (f["weight"] * (f["logp"] - f["sampled_logp"] + 1) ** 2)[f["mask"]].sum(),
         "entropy": lambda f: (f["weight"] * f["entropy"])[f["mask"]].sum(),
+        "gradient alone": lambda f: (f["weight"] * (f["logp"] - f["logp"].detach()))[f["mask"]].sum(),
         "constant": lambda f: f["weight"][f["mask"]].sum() + 0 * f["logp"].sum(),
     }
     mine = engine()

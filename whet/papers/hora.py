@@ -58,6 +58,8 @@ def where_hits_are_likely(
     budget = (responses - first) * len(problems)
     more = allocated([hits[name] for name in names], [tries[name] for name in names], budget)
     chosen = [(problem, count) for problem, count in zip(problems, more, strict=True) if count]
+    if not chosen:
+        return batch
     return join([batch, draw([problem for problem, _ in chosen], [count for _, count in chosen], temperature)])
 
 

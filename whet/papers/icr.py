@@ -53,6 +53,6 @@ recipe = grpo.recipe.with_(
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(
         "Assumed: the likelihood as the loss, each group's own covariance as the gate: the abstract gives neither.",
-        "Assumed: averaged over all responses as the rest of the loss is. Ties share.",
+        "Assumed: averaged over all responses as the rest of the loss is. Equally short ones are all imitated.",
     ),
 )  # fmt: skip

@@ -28,4 +28,7 @@ recipe = reinforce.recipe.with_(
     new="the greedy response's reward as the baseline, instead of a critic",
     advantage=against_greedy,
     claims=("unbiased", "policy_gradient"),
+    departs=(
+        "The whole return of a response on each token; with rewards in time (+k1_reward) the paper has what is to go.",
+    ),
 )

@@ -28,4 +28,5 @@ recipe = dr_grpo.recipe.with_(
     new="a fixed sign for each outcome: groups without spread still teach",
     advantage=sign_of_outcome,
     claims=("unbiased", "policy_gradient"),
+    departs=("Assumed: the clip and the constant divisor of Dr. GRPO, with which it compares; read as digested.",),
 )

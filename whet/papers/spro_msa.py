@@ -54,5 +54,5 @@ recipe = grpo.recipe.with_(
     new="a process reward from the policy itself, compared with the other responses at the same position",
     credit=(plus_step_advantage,), penalties=(),
     claims=("policy_gradient", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
-    departs=("Assumed: β = 0.05. The drift is that of the policy at the start of the batch.",),
+    departs=("Assumed: β = 0.05, and the sample's deviation. The drift is of the policy at the start of the batch.",),
 )  # fmt: skip

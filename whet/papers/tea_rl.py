@@ -87,7 +87,8 @@ recipe = dapo.token_mean.with_(
     claims=("silent_on_equal_rewards", "sums_to_zero", "shift_changes_nothing", "scale_changes_nothing"),
     departs=(
         "The mean advantage in c is over the mini-batch; the authors' code takes that of the micro-batch, so that its "
-        "result depends on the split. The mean of log π cancels in the softmax.",
+        "result depends on the split. The mean of log π is left out: it cancels in the softmax while the tokens of a "
+        "response share their advantage.",
         "The authors' released actor never reaches this term; what they ran is plain GRPO.",
         "The coefficients of a response sum to 10 whatever its length, so that on answers of three tokens the bonus "
         "outweighs the reward: it does not learn `digits`; with scale 0.1 it does.",

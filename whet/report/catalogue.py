@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from whet import describe, shelf
@@ -79,10 +80,7 @@ def page(file: str, recipes: Sequence[Recipe], verdict: dict[str, str]) -> str:
         f"*{paper.title}*",
         "",
         facts,
-        "",
-        "```text",
-        inspect.cleandoc(module.__doc__ or ""),
-        "```",
+        *said(inspect.cleandoc(module.__doc__ or "")),
     ]
     for recipe in recipes:
         lines += ["", *_recipe(recipe, verdict.get(recipe.name, UNTESTED))]
@@ -97,6 +95,20 @@ def page(file: str, recipes: Sequence[Recipe], verdict: dict[str, str]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def said(text: str) -> list[str]:
+    """A file's docstring for the page: sentences as sentences, equations as they stand, in columns.
+
+    >>> said("What is new.\\n\\n    A = R - mean R    (eq. 1)\\n\\nWhat it means.")
+    ['', 'What is new.', '', '```text', 'A = R - mean R    (eq. 1)', '```', '', 'What it means.']
+    """
+    lines: list[str] = []
+    for i, paragraph in enumerate(text.split("\n\n")):
+        in_columns = i == 1 or any("  " in line for line in paragraph.split("\n"))
+        block = dedent(paragraph).split("\n")
+        lines += ["", *(["```text", *block, "```"] if in_columns else block)]
+    return lines
 
 
 def _recipe(recipe: Recipe, verdict: str) -> list[str]:
@@ -150,7 +162,10 @@ def family(recipes: dict[str, Recipe]) -> str:
     for root in (r for r in _by_date(recipes) if r.base is None):
         place(root, 0)
     at = {recipe.name: (16 + 150 * depth, 22 + 18 * i) for i, (recipe, depth) in enumerate(rows)}
-    width, height = 190 + 150 * max(depth for _, depth in rows) + 330, 22 + 18 * len(rows)
+    labels = {recipe.name: _short(f"{recipe.paper.date[:4]} · {recipe.new}") for recipe, _ in rows}
+    after = {name: x + 12 + 7.4 * len(name) for name, (x, _) in at.items()}
+    width = round(max(after[name] + 6.6 * len(label) for name, label in labels.items())) + 16
+    height = 22 + 18 * len(rows)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         'font-family="system-ui, sans-serif" font-size="12">',
@@ -162,11 +177,13 @@ def family(recipes: dict[str, Recipe]) -> str:
             bx, by = at[recipe.base.name]
             parts.append(f'<path d="M{bx + 6} {by + 4}V{y - 4}H{x - 4}" fill="none" stroke="#b8c0cc"/>')
         parts.append(f'<text x="{x}" y="{y}" font-weight="600" fill="#1c2733">{escape(recipe.name)}</text>')
-        label = f"{recipe.paper.date[:4]} · {recipe.new}"
-        label = label if len(label) < 76 else label[:73] + "…"
-        offset = x + 12 + 7.4 * len(recipe.name)
-        parts.append(f'<text x="{offset:.0f}" y="{y}" fill="#6b7785">{escape(label)}</text>')
+        label = escape(labels[recipe.name])
+        parts.append(f'<text x="{after[recipe.name]:.0f}" y="{y}" fill="#6b7785">{label}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _short(label: str) -> str:
+    return label if len(label) < 76 else label[:73] + "…"
 
 
 def pages() -> dict[Path, str]:

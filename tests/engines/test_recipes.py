@@ -1,4 +1,4 @@
-"""POETS: several policies in one run, each with its own weights and moments, of which one acts."""
+"""Recipes whose `sample` or `update` does something unusual, on a real engine: what the laws cannot see."""
 
 import itertools
 
@@ -8,6 +8,13 @@ from tests.learning.base import POOL, TASK, base
 from whet import shelf
 from whet.settings import with_settings
 from whet.step import State, step
+
+
+def test_hora_without_a_budget_beyond_its_first_responses_draws_those_alone():
+    few = {"sample.responses": "4", "choose.prompts": "2"}
+    _, batch = step(base(), TASK, POOL, State(with_settings(shelf.load("hora"), few)), seed=0)
+    assert len(batch) == 8
+
 
 SMALL = {"sample.responses": "8", "choose.prompts": "4"}
 
