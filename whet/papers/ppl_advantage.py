@@ -4,8 +4,6 @@ perplexity  A'_it = A_it (1 - α w_i)              w_i: z-score of log PPL_i = -
 position    A'_it = A_it + sign(A_it) b_it        b_it grows with the relative position in the response
 """
 
-import torch
-
 from whet import groups
 from whet.fields import Group, Mask, PerToken
 from whet.papers import grpo
@@ -29,8 +27,7 @@ def fluent_counts_more(
 
 
 def late_counts_more(
-    advantage: PerToken, mask: Mask,
-    gamma: float = 0.1, steepness: float = 5.0,  # ours: the paper's values are not known to us
+    advantage: PerToken, mask: Mask, gamma: float = 0.1, steepness: float = 5.0,  # ours: the paper's are not known
 ) -> PerToken:  # fmt: skip
     """A bonus in the advantage's own direction: γ sigmoid(steepness · x), x from -1 at the start to 1 at the end.
 
@@ -39,15 +36,12 @@ def late_counts_more(
     """
     length = groups.length(mask)[:, None]
     x = 1 - 2 * (length - mask.cumsum(1)) / (length - 1).clamp(min=1)
-    return advantage + advantage.sign() * gamma * torch.sigmoid(steepness * x)
+    return advantage + advantage.sign() * gamma * (steepness * x).sigmoid()
 
 
 recipe = grpo.recipe.with_(
     name="ppl_advantage", new="responses of low perplexity count more", credit=(fluent_counts_more,),
-    findings=(
-        Finding("pass@1", "grpo", "up", "+1.51 %, Qwen2.5-7B, with position shaping", "place not read"),
-        Finding("length", "grpo", "up", "longer outputs, with position shaping; no number", "place not read"),
-    ),
+    findings=(Finding("pass@1", "grpo", "up", "+1.51 %, Qwen2.5-7B, with position shaping", "place not read"),),
     paper=Paper(
         "Decomposing the Entropy-Performance Exchange: The Missing Keys to Unlocking Effective Reinforcement Learning",
         arxiv="2508.02260", date="2025-08-04", authors="Deng, Jia and Chen, Jie and Chen, Zhipeng and others",
