@@ -117,22 +117,25 @@ def test_the_weights_are_counted_without_loading_them(large):
     assert memory.parameters(large) == sum(x.numel() for x in load.model(large).parameters())
 
 
+FEW = {"rows": 64, "max_tokens": 64}  # so that what is kept for the gradient is more than the cache
+
+
 def test_each_way_to_need_less_needs_less(large):
-    room = [memory.estimate(large, setup).total for _, setup in memory._smaller(Setup())]
-    assert memory.estimate(large, Setup()).total > room[0]
+    room = [memory.estimate(large, setup, **FEW).total for _, setup in memory._smaller(Setup())]
+    assert memory.estimate(large, Setup(), **FEW).total > room[0]
     assert room == sorted(room, reverse=True)
     assert memory.estimate(large, Setup(), needs={"value"}).critic > 0
 
 
 def test_too_little_memory_is_refused_with_what_would_fit(large):
-    need = memory.estimate(large, Setup())
-    assert memory.refuse_if_short(large, Setup(), room=need.total) == need
-    with pytest.raises(Refused, match=r"needs about .* GB \(passes .*would fit: --tokens-at-once 2048 \(") as caught:
-        memory.refuse_if_short(large, Setup(), room=need.total * 0.9)
+    need = memory.estimate(large, Setup(), **FEW)
+    assert memory.refuse_if_short(large, Setup(), room=need.total, **FEW) == need
+    with pytest.raises(Refused, match=r"needs about .* GB \(passes .*would fit: --tokens-at-once 512 \(") as caught:
+        memory.refuse_if_short(large, Setup(), room=need.total * 0.9, **FEW)
     assert "\n" not in str(caught.value)
     adapters = memory._smaller(Setup())[-1][1]
-    with pytest.raises(Refused, match=r"would fit: --tokens-at-once 2048 --recompute --dtype bfloat16 --lora r=16 \("):
-        memory.refuse_if_short(large, Setup(), room=memory.estimate(large, adapters).total)
+    with pytest.raises(Refused, match=r"would fit: --tokens-at-once 512 --recompute --dtype bfloat16 --lora r=16 \("):
+        memory.refuse_if_short(large, Setup(), room=memory.estimate(large, adapters, **FEW).total, **FEW)
     with pytest.raises(Refused, match="nothing here would fit: take a smaller model"):
         memory.refuse_if_short(large, Setup(), room=1e6)
 

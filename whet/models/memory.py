@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from whet.engines.head import ROOM
+from whet.engines.learner import NEAR
 from whet.models import lora
 from whet.models.setup import Setup
 from whet.refusal import Refused
@@ -87,13 +88,14 @@ def estimate(
     # On the CPU a token is drawn for a few responses after the other, so there is one copy of their logits.
     drawn = shape.vocabulary * (4 * PICKED if setup.device.startswith("cuda") else small)
     trained = _adapted(shape, lora.parsed(setup.lora).r) if setup.lora else count
+    at_once = setup.tokens_at_once if setup.device.startswith("cuda") else min(setup.tokens_at_once, NEAR)
     return Need(
         weights=count * (2 if setup.held_in() == "bfloat16" else 4),
         gradients=4 * trained,
         optimizer=(2 if setup.optimiser == "adamw_8bit" else 8) * trained,
         reference=(4 if setup.lora else 8) * trained,  # the start, and the model that is built from it
         critic=16 * count if {"value", "new_value"} & set(needs) else 0,
-        passes=_passes(shape, setup, small, min(setup.tokens_at_once, rows * (prompt + max_tokens))),
+        passes=_passes(shape, setup, small, min(at_once, rows * (prompt + max_tokens))),
         cache=min(rows, ROWS) * ((prompt + max_tokens) * shape.layers * shape.cached * small + drawn),
     )
 
@@ -190,13 +192,13 @@ def refuse_if_short(path: str | Path, setup: Setup, room: float | None = None, *
 
 def _smaller(setup: Setup) -> list[tuple[str, Setup]]:
     """Ways to need less, the least intrusive first."""
-    fewer = replace(setup, tokens_at_once=min(setup.tokens_at_once, 2048))
+    fewer = replace(setup, tokens_at_once=min(setup.tokens_at_once, 512))
     again = replace(fewer, recompute=True)
     half = replace(again, dtype="bfloat16")
     adapters = replace(half, lora=setup.lora or "r=16")
     return [
-        ("--tokens-at-once 2048", fewer),
-        ("--tokens-at-once 2048 --recompute", again),
-        ("--tokens-at-once 2048 --recompute --dtype bfloat16", half),
-        (f"--tokens-at-once 2048 --recompute --dtype bfloat16 --lora {adapters.lora}", adapters),
+        ("--tokens-at-once 512", fewer),
+        ("--tokens-at-once 512 --recompute", again),
+        ("--tokens-at-once 512 --recompute --dtype bfloat16", half),
+        (f"--tokens-at-once 512 --recompute --dtype bfloat16 --lora {adapters.lora}", adapters),
     ]
