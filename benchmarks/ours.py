@@ -82,6 +82,9 @@ def learner(setting: str, size: str, dtype: str) -> None:
     todo, rows = work.sized(setting, size), [Problem(**row) for row in work.prompts(setting)]
     engine, task = LocalEngine.load(work.model(todo.model), dtype=dtype), judged_like_peers(setting, todo.tokens)
     problems = rows[: todo.prompts]
+    body = (
+        engine.model.num_parameters() - engine.model.get_output_embeddings().weight.numel()
+    )  # one matrix is both ends
     batch = engine.sample(problems, [todo.responses] * len(problems), max_tokens=todo.tokens, seed=0)
     scores = [verdict.score for verdict in task.judge(batch.problems, batch.texts)]
     batch = weigh(RECIPE, batch.having(score=torch.tensor(scores)), {"max_tokens": todo.tokens}, {})
@@ -94,7 +97,9 @@ def learner(setting: str, size: str, dtype: str) -> None:
             mine.gradient(batch)
         seconds = time.perf_counter() - began
         limit = max(before.matmul, limits(engine.device, engine.dtype).matmul)
-        flops = sum(profile.spent[name].flops for name in ("forward", "backward"))
+        spent = [profile.spent[name] for name in ("forward", "backward")]
+        padding = 2 * body * (spent[0].padded - spent[0].tokens)  # forward; twice that backward
+        flops = sum(x.flops for x in spent) - 3 * padding
         told = {"flops": flops, "limit": limit, "share": flops / seconds / limit}
         return {"seconds": seconds, "tokens": int(batch["length"].sum()), **told}
 
