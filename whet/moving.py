@@ -126,8 +126,8 @@ _MAPPED = frozenset({
     "mask_truncated_completions", "multi_objective_aggregation", "off_policy_mask_threshold",
     "sapo_temperature_pos", "sapo_temperature_neg", "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg",
     "vespo_lambda_neg", "steps_per_generation", "generation_batch_size", "chat_template_kwargs", "lora_r",
-    "lora_alpha", "lora_target_modules", "lora_dropout", "system_prompt", "report_to", "lr_scheduler_type", "eval_steps",
-    "save_steps",
+    "lora_alpha", "lora_target_modules", "lora_dropout", "system_prompt", "report_to", "lr_scheduler_type",
+    "eval_steps", "save_steps",
 })  # fmt: skip
 
 
