@@ -69,6 +69,22 @@ def test_a_python_file_is_read_without_being_run(tmp_path):
     assert "linear" in found.told()
 
 
+def test_what_people_write_around_a_config_is_moved_or_named(tmp_path):
+    """As in the recipes of open-r1: fields of the script beside those of the trainer, and one that does not divide."""
+    text = (
+        "system_prompt: You think first.\ngradient_checkpointing_kwargs:\n  use_reentrant: false\nlog_level: info\n"
+        "num_train_epochs: 1\nmax_steps: 500\nmax_prompt_length: 1024\ncallbacks:\n- mine\nmodel_revision: main\n"
+        "num_generations: 14\nper_device_train_batch_size: 16\ngradient_accumulation_steps: 4\n"
+        "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs:\n  min_lr_rate: 0.1\n"
+        "reward_funcs:\n- code\n- format\n"
+    )
+    found = moved(tmp_path, text)
+    assert found.words[found.words.index("--system") + 1] == "You think first."
+    assert [row.partition("=")[0] for row in found.missing] == ["reward_funcs", "callbacks", "max_prompt_length"]
+    assert any("64 is no multiple of num_generations=14" in row for row in found.differs)
+    assert "num_train_epochs" in "".join(moved(tmp_path, text.replace("max_steps: 500\n", "")).missing)
+
+
 def test_every_default_of_trl_is_named(tmp_path):
     found = moved(tmp_path, "output_dir: out\n")
     assert found.words[0] == "grpo+token_mean"

@@ -31,12 +31,15 @@ ONLY_LOOKS = frozenset({
     "fp16", "dtype", "torch_dtype", "use_peft", "pad_to_multiple_of", "cache_implementation", "cast_lm_head_to_fp32",
     "use_transformers_continuous_batching", "transformers_continuous_batching_config", "use_transformers_paged",
     "vllm_model_impl", "vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout",
-    "vllm_group_port",
+    "vllm_group_port", "gradient_checkpointing_kwargs", "log_level", "model_revision", "hub_model_revision",
+    "dataset_configs", "vllm_device", "lr_scheduler_kwargs", "benchmarks", "wandb_entity", "wandb_project",
 })  # fmt: skip
 NO_EQUIVALENT = {
     "delta": "clipping the ratio of bad responses from above is the loss `dual_clip`, which sets the same stage as "
     "the loss here: write a recipe of your own with loss=partial(dual_clip, ...)",
     "num_train_epochs": "whet counts updates: set --steps to epochs × problems / prompts of a step",
+    "max_prompt_length": "prompts are never cut: one that does not fit is refused",
+    "chat_template": "write it into chat_template.jinja in the model's folder",
     "reward_weights": "one judge returns the weighted sum, or a recipe has several reward parts",
     "sync_ref_model": "the reference stays at the start of the run",
     "ref_model_mixup_alpha": "the reference stays at the start of the run",
@@ -101,6 +104,8 @@ def from_trl(path: Path) -> Moved:
         _vllm(moved, config)
     known = {*DEFAULTS, *ONLY_LOOKS, *_MAPPED, *OF_VLLM}
     for name in sorted(set(given) - known):
+        if name == "num_train_epochs" and config.get("max_steps", -1) > 0:
+            continue  # max_steps overrides it
         if name in NO_EQUIVALENT:
             if given[name] and given[name] != NEUTRAL.get(name):
                 moved.missing.append(f"{name}={given[name]!r}: {NO_EQUIVALENT[name]}.")
@@ -114,6 +119,7 @@ NEUTRAL = {
     "repetition_penalty": 1.0,
     "top_entropy_quantile": 1.0,
     "vllm_mode": "colocate",
+    "vllm_tensor_parallel_size": 1,
 }  # TRL's defaults, which do nothing
 _MAPPED = frozenset({
     "trust_remote_code",
@@ -121,8 +127,8 @@ _MAPPED = frozenset({
     "mask_truncated_completions", "multi_objective_aggregation", "off_policy_mask_threshold",
     "sapo_temperature_pos", "sapo_temperature_neg", "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg",
     "vespo_lambda_neg", "steps_per_generation", "generation_batch_size", "chat_template_kwargs", "lora_r",
-    "lora_alpha", "lora_target_modules", "lora_dropout", "report_to", "lr_scheduler_type", "eval_steps",
-    "save_steps",
+    "lora_alpha", "lora_target_modules", "lora_dropout", "system_prompt", "report_to", "lr_scheduler_type",
+    "eval_steps", "save_steps",
 })  # fmt: skip
 
 
@@ -240,8 +246,11 @@ def _batch(moved: Moved, config: Mapping[str, Any]) -> None:
     updates = max(total // (each * accumulated), 1)
     moved.words += [f"--choose.prompts={max(total // generations, 1)}", f"--sample.responses={generations}"]
     moved.words += [f"--update.minibatches={updates}", f"--sample.temperature={config['temperature']}"]
+    left = f" ({total} is no multiple of num_generations={generations}, so it is fewer here)" * (
+        total % generations > 0
+    )
     moved.differs.append(
-        f"{total} responses are drawn at once, as on one device: with N devices multiply --choose.prompts by N."
+        f"{total} responses are drawn at once{left}, as on one device: with N devices multiply --choose.prompts by N."
     )
 
 
@@ -252,23 +261,13 @@ def _machine(moved: Moved, config: Mapping[str, Any], given: Mapping[str, Any]) 
     if config.get("eval_steps"):
         moved.words += ["--eval-every", str(config["eval_steps"])]
     if config.get("use_peft") or "lora_r" in given:
-        targets = config.get("lora_target_modules")
-        said = [f"r={config.get('lora_r', 16)}", f"alpha={config.get('lora_alpha', 32)}"]
-        if targets and targets != "all-linear":
-            said.append("targets=" + "|".join([targets] if isinstance(targets, str) else targets))
-        moved.words += ["--lora", ",".join(said)]
-        if config.get("lora_dropout"):
-            moved.missing.append(
-                f"lora_dropout={config['lora_dropout']}: dropout is off, so that sampler and learner agree."
-            )
+        _lora(moved, config)
     if not any(config.get(name) for name in ("fp16",)) and config.get("bf16", True):
         moved.words += ["--dtype", "bfloat16"]
     if config["gradient_checkpointing"]:
         moved.words.append("--recompute")
     moved.words += ["--trust-remote-code"] * bool(config.get("trust_remote_code"))
-    thinking = (config.get("chat_template_kwargs") or {}).get("enable_thinking")
-    if thinking is not None:
-        moved.words += ["--thinking", "on" if thinking else "off"]
+    _chat(moved, config)
     reports = config.get("report_to")
     named = [reports] if isinstance(reports, str) else reports or []
     known = [name for name in named if name in ("tensorboard", "wandb", "trackio")]
@@ -277,6 +276,26 @@ def _machine(moved: Moved, config: Mapping[str, Any], given: Mapping[str, Any]) 
     if schedule != "constant":
         moved.differs.append(f"TRL's learning rate decays ({schedule}); whet's is constant.")
     moved.differs.append("weights are kept in float32 and computed with in bfloat16; TRL keeps them as it loads them.")
+
+
+def _lora(moved: Moved, config: Mapping[str, Any]) -> None:
+    targets = config.get("lora_target_modules")
+    said = [f"r={config.get('lora_r', 16)}", f"alpha={config.get('lora_alpha', 32)}"]
+    if targets and targets != "all-linear":
+        said.append("targets=" + "|".join([targets] if isinstance(targets, str) else targets))
+    moved.words += ["--lora", ",".join(said)]
+    if config.get("lora_dropout"):
+        moved.missing.append(
+            f"lora_dropout={config['lora_dropout']}: dropout is off, so that sampler and learner agree."
+        )
+
+
+def _chat(moved: Moved, config: Mapping[str, Any]) -> None:
+    if config.get("system_prompt"):
+        moved.words += ["--system", str(config["system_prompt"])]
+    thinking = (config.get("chat_template_kwargs") or {}).get("enable_thinking")
+    if thinking is not None:
+        moved.words += ["--thinking", "on" if thinking else "off"]
 
 
 def _vllm(moved: Moved, config: Mapping[str, Any]) -> None:

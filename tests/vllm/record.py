@@ -34,6 +34,7 @@ def told(result: dict[str, Any]) -> str:
         counts = Counter(row["outcome"] for row in file["tests"])
         numbers = " | ".join(str(counts[outcome]) for outcome in OUTCOMES)
         rows.append(f"| `{name}` | {file['date']} | {numbers} | {file['seconds']} |")
+    rows += [f"| `{name}` | not run yet | | | | |" for name in all_files() if name not in files]
     failed = [row["test"] for file in files.values() for row in file["tests"] if row["outcome"] == "failed"]
     seen = sorted(
         {" ".join(f"{name} {number}" for name, number in file["versions"].items()) for file in files.values()}
@@ -42,6 +43,11 @@ def told(result: dict[str, Any]) -> str:
         "What the last `make test-vllm` found ([results/vllm.json](../results/vllm.json); wall time, on a machine with "
         f"other work; {'; '.join(seen)}):\n\n" + "\n".join(rows) + "".join(f"\n\nfailed: `{name}`" for name in failed)
     )
+
+
+def all_files() -> list[str]:
+    """The files of tests, from the project's root."""
+    return [*sorted(file.relative_to(ROOT).as_posix() for file in HERE.glob("test_*.py")), *MORE]
 
 
 def versions() -> dict[str, str]:
@@ -84,8 +90,7 @@ def keep(files: dict[str, dict[str, Any]]) -> None:
 
 def main(words: list[str]) -> int:
     """Run all files, or those whose names are given, one after the other; returns 1 where a test failed."""
-    files = [*sorted(file.relative_to(ROOT).as_posix() for file in HERE.glob("test_*.py")), *MORE]
-    chosen = [file for file in files if not words or Path(file).name in words]
+    chosen = [file for file in all_files() if not words or Path(file).name in words]
     failed = False
     with TemporaryDirectory() as place:
         for file in chosen:
