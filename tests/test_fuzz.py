@@ -136,6 +136,17 @@ def test_a_run_with_any_setting_ends_well_or_is_refused_with_status_2(tmp_path, 
         assert not runs.exists(), list(runs.iterdir())
 
 
+@pytest.mark.parametrize("words", [
+    ("--budget", "nanh"), ("--budget", "1e400h"), ("--model", "x" * 300), ("--sample.temperature=0",),
+    ("--guard.unknown=2",), ("--guard.window=0",),
+])  # fmt: skip
+def test_nonsense_is_refused_before_there_is_a_run(tmp_path, capsys, words):
+    TRIED["words of a command"] += 1
+    assert main("train", "--task", "compose", "--steps", "1", "--runs", str(tmp_path / "runs"), *words) == 2
+    assert capsys.readouterr().err.startswith("whet:")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "a\x00b", ".", "🙂", " ", "x" * 300])
 def test_a_run_cannot_have_a_name_that_is_no_file_name(tmp_path, capsys, name):
     status = main(

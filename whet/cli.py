@@ -1,5 +1,6 @@
 """The command line: one command for each thing a reader of papers wants to do."""
 
+import math
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -316,7 +317,7 @@ def seconds_of(budget: str) -> float | None:
         seconds = float(budget[:-1]) * unit if unit else -1.0
     except ValueError:
         seconds = -1.0
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise Refused(f"--budget {budget!r} is not a time: write 90s, 2m or 1h.")
     return seconds
 

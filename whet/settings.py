@@ -87,4 +87,6 @@ def _sound(value: Any, before: Any, address: str) -> Any:
         raise Refused(f"{address} is a number of at least {least} (now {before}), so it cannot be {value}.")
     if number and name in ("lr", "clip_norm", "temperature") and value < 0:
         raise Refused(f"{address} cannot be below 0, and {value} is.")
+    if number and address == "sample.temperature" and value == 0:
+        raise Refused("sample.temperature must be above 0: a policy that always says the same learns nothing.")
     return value

@@ -254,8 +254,8 @@ def start_run(run: Run, view: View | None = None, recipe_value: Recipe | None = 
     task, engine, run = prepared(run, recipe, task_value)
     if guard.check:
         selfcheck.require(engine, task, recipe, run.seed)
-    folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(task.name).stem, run.seed)
     about = identity.about(run, recipe, task, engine)  # whatever can be refused is, before there is a folder
+    folder = Path(run.out) / run.name if run.name else fresh(run.out, recipe.name, Path(task.name).stem, run.seed)
     Store.free(folder)
     with guarded("create", folder):
         folder.mkdir(parents=True, exist_ok=True)

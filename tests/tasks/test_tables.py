@@ -134,5 +134,6 @@ def test_numbers_in_csv_stay_as_they_are_written(tmp_path):
 
 def test_a_prompt_in_csv_may_be_long(tmp_path):
     (tmp_path / "long.csv").write_text("prompt,answer\n" + "x" * 200_000 + ",1\nb,2\n")
-    problems = [*Data(str(tmp_path / "long.csv")).train(), *Data(str(tmp_path / "long.csv")).evaluation()["heldout"]]
+    task = Data(str(tmp_path / "long.csv"))
+    problems = [*task.train(), *(problem for split in task.evaluation().values() for problem in split)]
     assert 200_000 in [len(problem.prompt) for problem in problems]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,7 +118,7 @@ def tokenizer(path: str | Path, setup: Setup | None = None) -> Any:
 def checked(path: str | Path, setup: Setup | None = None) -> Path:
     """The directory, if it looks like a model; otherwise one sentence that says what is missing."""
     folder, setup = Path(path), setup or Setup()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # which is False for a name too long to be one
         raise Refused(_no_directory(str(path)))
     if not (folder / "config.json").is_file() and not lora.is_adapter(folder):
         raise Refused(f"{folder} has no config.json, so it is not a model directory; pass the folder that holds one.")

@@ -60,7 +60,7 @@ def parameters(folder: Path) -> int:
     from math import prod
 
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     count = 0
     for path in [] if any(folder.glob("*.safetensors")) else sorted(folder.glob("*.bin")):
@@ -71,8 +71,11 @@ def parameters(folder: Path) -> int:
         except (OSError, RuntimeError, EOFError, ValueError, AttributeError, pickle.UnpicklingError):
             count += path.stat().st_size // 4  # an older format, or no weights: whoever opens it says so
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        try:
+            with safe_open(path, "pt") as file:
+                count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except (OSError, SafetensorError):
+            continue  # whoever opens it says what is wrong
     return count
 
 

@@ -188,7 +188,8 @@ def missing(store: Store, ends: Sequence[Ends]) -> list[str]:
     elif not any(end.before for end in ends):
         said.append("There is no evaluation before training, so no change can be shown.")
     if reasons := told(store.about, "unknown", {}):
-        said.append(f"{sum(reasons.values())} responses could not be judged, and count nowhere: {by_reason(reasons)}.")
+        named = by_reason(reasons, most=20)
+        said.append(f"{sum(reasons.values())} responses could not be judged, and count nowhere: {named}.")
     if not store.rollout_steps():
         said.append("No responses were kept, so there are none to look at.")
     return said
