@@ -339,6 +339,22 @@ def test_weights_can_be_taken_and_put_back():
     assert [x.shape for x in learner.gradients()] == [x.shape for x in start]
 
 
+def test_what_was_seen_first_is_told_of_batches_that_were_met():
+    mine = engine()
+    batch = ready(mine)
+    batch = batch.having(row=torch.arange(len(batch)))
+    learner, half = mine.learner(surrogate, WANTED), batch.rows(range(len(batch) // 2))
+    learner.gradient(half)
+    seen = {name: x.clone() for name, x in learner.seen.items()}
+    learner.step(1e-2, 1.0)
+    learner.gradient(half)  # the policy has moved: what was seen first stays
+    told = learner.first_seen(half)
+    assert set(told) == {"logp", "push"}
+    assert all(torch.equal(told[name], seen[name]) for name in told)
+    assert not torch.equal(told["logp"], learner.seen["logp"])
+    assert learner.first_seen(batch) == {}  # the other half was never met
+
+
 def test_the_sampler_gap_is_of_what_this_policy_drew():
     mine = engine()
     batch = ready(mine)

@@ -190,8 +190,9 @@ def pages() -> dict[Path, str]:
     """Every generated file and its text."""
     recipes, verdict = shelf.every_recipe(), verdicts(ROOT / "results")
     made = {ROOT / "CATALOGUE.md": catalogue(recipes, verdict), ROOT / "docs" / "family.svg": family(recipes)}
+    home = {name: row["file"] for name, row in shelf.index().items()}  # once: it reads every paper
     for file in shelf.modules():
-        mine = [recipe for recipe in recipes.values() if shelf.index()[recipe.name]["file"] == file]
+        mine = [recipe for recipe in recipes.values() if home[recipe.name] == file]
         if mine:
             made[ROOT / "docs" / "papers" / f"{file}.md"] = page(file, mine, verdict)
     return made
