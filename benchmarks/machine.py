@@ -17,7 +17,9 @@ def described(threads: int, peers: Path) -> dict[str, Any]:
     cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     lines = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in cpu.splitlines())}
     flags = lines.get("flags", lines.get("Features", "")).split()
-    known = subprocess.run([str(peers), "-c", VERSIONS], capture_output=True, text=True).stdout.split()
+    known = []
+    if peers.exists():
+        known = subprocess.run([str(peers), "-c", VERSIONS], capture_output=True, text=True).stdout.split()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": lines.get("model name", platform.processor()),

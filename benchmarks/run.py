@@ -41,6 +41,10 @@ def environment() -> None:
         )
         subprocess.run([*pip, "--no-deps", "-r", "constraints-vllm.txt"], cwd=ROOT, check=True)
         ready.touch()
+
+
+def prepared() -> None:
+    """Models and problems, once."""
     if not (PLACE / "compose-12.json").exists() or not (PLACE / "models" / "large" / "model.safetensors").exists():
         subprocess.run(ours("prepare"), env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, check=True)
 
@@ -62,7 +66,7 @@ class Bench:
         self.path, self.pairs, self.threads, self.size = asked.out, asked.pairs, asked.threads, asked.size
         self.book = json.loads(self.path.read_text()) if self.path.exists() else {}
         here = described(asked.threads, PEERS / "bin" / "python")
-        if not asked.settings and self.book.get("machine", here) != here:
+        if not (asked.settings or asked.against) and self.book.get("machine", here) != here:
             raise SystemExit(f"bench: {self.path} is of another machine or other versions: name the settings to redo.")
         self.book |= {"machine": here}
         self.settings = self.book.setdefault("settings", {})
@@ -190,7 +194,9 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no setting {unknown[0]}: they are {', '.join(ALL)}")
     PLACE.mkdir(exist_ok=True)
-    environment()
+    prepared()
+    if not asked.against:
+        environment()
     bench = Bench(asked)
     if asked.against:
         against(asked.against, bench, asked.settings or ["A", "CA"])
