@@ -9,6 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -223,8 +224,10 @@ def test_the_run_is_served_as_a_chat_endpoint(mine):
         assert said["choices"][0]["message"]["role"] == "assistant"
         assert isinstance(said["choices"][0]["message"]["content"], str)
     finally:
+        inner = psutil.Process(server.pid).children(recursive=True)
         server.terminate()
-        server.wait(30)
+        server.wait(60)
+    assert not any(process.is_running() for process in inner)  # nothing goes on behind its back
 
 
 def _post(url, body, server, seconds=600):  # a server that imports on a busy machine; a dead one ends it at once

@@ -1,5 +1,7 @@
 """Talking to what was trained: in the terminal, or through a server with OpenAI's interface."""
 
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -12,6 +14,8 @@ from whet.models.setup import Setup
 from whet.prepare import BASE, resolved, run_of
 from whet.refusal import Refused
 from whet.tasks import Problem
+
+MERGED = "whet-serve-"  # a folder for a model with its adapters merged, which is gone when the server ends
 
 
 def chat(
@@ -71,6 +75,7 @@ def serve(model: str, runs: str, host: str, port: int, out: Console, setup: Setu
     program = "from transformers.cli.transformers import main; main()"
     command = [sys.executable, "-c", program, "serve", str(path), "--host", host, "--port", str(port)]
     trusting = ["--trust-remote-code"] if setup.trust_remote_code else []
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the server ends with this process
     process = subprocess.Popen([*command, "--device", "auto", *trusting])
     try:
         return process.wait()
@@ -78,6 +83,10 @@ def serve(model: str, runs: str, host: str, port: int, out: Console, setup: Setu
         process.terminate()
         process.wait()
         return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if path.name.startswith(MERGED):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def served(model: str, runs: str, setup: Setup | None = None) -> Path:
@@ -91,7 +100,7 @@ def served(model: str, runs: str, setup: Setup | None = None) -> Path:
         )
     if not lora.is_adapter(path):
         return path
-    merged = Path(mkdtemp(prefix="whet-serve-"))
+    merged = Path(mkdtemp(prefix=MERGED))
     with load.quiet():
         load.model(path, setup=setup).save_pretrained(merged)
         load.tokenizer(path, setup).save_pretrained(merged)
