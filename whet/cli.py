@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ out = Console(highlight=False)
 ENGINE = Annotated[
     str, typer.Option(help="What draws the responses: local or vllm, which has [bold]--engine.dtype[/] and more.")
 ]
+TASK = Annotated[str, typer.Option(help="compose, countdown, digits, code, gsm8k, math, aime, or data of your own.")]
+PROFILE = Annotated[bool, typer.Option("--profile", help="Say at the end where the time of the steps went.")]
 RUNS = Annotated[str, typer.Option("--runs", help="The folder that holds the runs.")]
 
 
@@ -77,9 +80,7 @@ def cite(recipe: Annotated[str, typer.Argument(help="A recipe, or several joined
 def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe, several joined by + (grpo+k2_loss), or a file.")] = "grpo",
-    task: Annotated[
-        str, typer.Option(help="compose, countdown, digits, code, gsm8k, math, aime, or data of your own.")
-    ] = "compose",
+    task: TASK = "compose",
     model: Annotated[str, typer.Option(help="A Hugging Face model directory; the shipped base without it.")] = "",
     engine: ENGINE = "local",
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many updates.")] = None,
@@ -104,18 +105,14 @@ def train(
     trust_remote_code: TRUST = False,
     allow_pickle: PICKLE = False,
     track: Annotated[str, typer.Option(help="Also tell tensorboard, wandb or trackio, joined by commas.")] = "",
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Say at the end where the time of the steps went.")
-    ] = False,
+    profile: PROFILE = False,
 ) -> None:
     """Train a model, and leave a run with a report.
 
     Any setting of the recipe can follow, by its address: [bold]--loss.high=0.3 --sample.responses=8[/]
     ([bold]whet show RECIPE[/] lists them), and any option of the task: [bold]--task.levels=1,2[/].
-    What watches a run: [bold]--guard.unknown=0.05 --guard.window=10[/] (the share of responses without a verdict, over
-    so many updates, at which it stops), [bold]--guard.spike=10[/] (leave out an optimiser step whose gradient norm is
-    above so many times the usual), [bold]--guard.check=false[/] and [bold]--guard.memory=false[/] (begin without the
-    self-check, or with less memory than the estimate).
+    What watches a run: [bold]--guard.unknown=0.05 --guard.window=10[/] (share of responses without a verdict at which
+    it stops), [bold]--guard.spike=10[/] (times the usual gradient norm), [bold]--guard.check[/] and [bold].memory[/].
     With vLLM also [bold]--engine.dtype=bfloat16[/], [bold]--engine.publish_every=4[/] (a policy that grows old on
     purpose) and [bold]--engine.memory=0.4[/] (its share of the GPU).
     """
@@ -137,9 +134,7 @@ def train(
         recipe=recipe, task=task, model=model, steps=steps, budget=seconds_of(budget), seed=seed,
         eval_every=eval_every, eval_samples=eval_samples, save_every=save_every, out=runs, name=name,
         settings=typed, options=options, track=track,
-        setup=Setup(
-            device, dtype, lora, freeze, recompute, system, thinking, tokens_at_once, trust_remote_code, allow_pickle
-        ),
+        setup=Setup(**{part.name: context.params[part.name] for part in fields(Setup)}),
     )  # fmt: skip
     _end(start_run(run, view))
 
