@@ -402,7 +402,7 @@ def test_a_number_that_is_none_ends_the_step_and_names_its_stage(stage, monkeypa
             engine.model.get_input_embeddings().weight[5] = float("nan")
         before = None
     if stage == "the forward pass":
-        engine.model.register_forward_hook(_nan_when_training)
+        engine.model.base_model.register_forward_hook(_nan_when_training)
     if stage == "the gradient":
         next(engine.model.parameters()).register_hook(lambda x: x * float("inf"))
     with pytest.raises(NotFinite) as found:
@@ -413,9 +413,9 @@ def test_a_number_that_is_none_ends_the_step_and_names_its_stage(stage, monkeypa
         assert not engine.optimizer.state
 
 
-def _nan_when_training(model, inputs, found):
+def _nan_when_training(backbone, words, found):
     if torch.is_grad_enabled():
-        found.logits = found.logits * float("nan")
+        found.last_hidden_state = found.last_hidden_state * float("nan")
     return found
 
 
