@@ -116,10 +116,8 @@ def train(
 
     Any setting of the recipe can follow, by its address: [bold]--loss.high=0.3 --sample.responses=8[/]
     ([bold]whet show RECIPE[/] lists them), and any option of the task: [bold]--task.levels=1,2[/].
-    What watches a run: [bold]--guard.unknown=0.05 --guard.window=10[/] (the share of responses without a verdict, over
-    so many updates, at which it stops), [bold]--guard.spike=10[/] (leave out an optimiser step whose gradient norm is
-    above so many times the usual), [bold]--guard.check=false[/] and [bold]--guard.memory=false[/] (begin without the
-    self-check, or with less memory than the estimate).
+    What watches a run: [bold]--guard.unknown=0.05 --guard.window=10[/] (share of responses without a verdict at which
+    it stops), [bold]--guard.spike=10[/] (times the usual gradient norm), [bold]--guard.check[/] and [bold].memory[/].
     With vLLM also [bold]--engine.dtype=bfloat16[/], [bold]--engine.publish_every=4[/] (a policy that grows old on
     purpose) and [bold]--engine.memory=0.4[/] (its share of the GPU).
     """

@@ -36,6 +36,7 @@ def page(results: Path) -> str:
         "of the finished run equal, byte for byte, those of the run that was never killed. A bad input came out as it",
         "should when it was accepted and worked, or was refused in one sentence.",
         "",
+        *_red(told.get("failed", [])),
         "## The long run",
         "",
         *_soak(soak),
@@ -54,6 +55,12 @@ def _kills(told: dict[str, Any]) -> list[str]:
     return (
         [*lines, f"| **SIGKILL in all** | **{tried}** | **{survived}** |"] if rows else [f"| SIGKILL | {NOT_YET} | |"]
     )
+
+
+def _red(failed: list[str]) -> list[str]:
+    """The tests that failed in that run: a bad input among them did not come out as it should."""
+    names = [f"- `{name.split('::', 1)[-1]}`" for name in failed]
+    return ["**Red in that run**, so not every count above is what it should be:", "", *names, ""] if names else []
 
 
 def _soak(soak: dict[str, Any]) -> list[str]:
@@ -76,11 +83,15 @@ def _soak(soak: dict[str, Any]) -> list[str]:
         "slowest query": f"{max(s.get('slowest_seconds', 0) for s in segments)} s",
     }  # fmt: skip
     lines = ["| what | found |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
-    lines += ["Change per hour in each process, with its 95 % interval; the first tenth of a process is left out.", ""]
     lines += [
-        "| updates | hours | memory | memory of the judges | CPU per update | time per update |",
-        "|" + "---|" * 6,
+        "Change per hour in each process, with its 95 % interval; the first tenth of a process is left out. Own memory",
+        "is what no file backs; resident memory also falls when other programs want memory. The time of the clock",
+        "moves with what else the machine does; processor time does less.",
+        "",
+        "| updates | hours | own memory | resident memory | of the judges | processor time | time of the clock |",
+        "|" + "---|" * 7,
     ]
+    columns = ("own", "memory", "judges", "cpu", "wall")
     for s in segments:
         first, last = s["updates"]
         cells = [f"{first} … {last}", f"{s['hours']:.2f}", *(_slope(s.get(n)) for n in columns)]
