@@ -71,7 +71,7 @@ def serve(model: str, runs: str, host: str, port: int, out: Console, setup: Setu
         import uvicorn  # noqa: F401
     except ImportError:
         raise Refused("whet serve needs the server of transformers: pip install 'whet[serve]'.") from None
-    out.print(f"http://{host}:{port}/v1/chat/completions · the model is named {path}\nCtrl-C ends it.")
+    out.print(f"http://{host}:{port}/v1/chat/completions · the model is named {path}\nCtrl-C ends it.", soft_wrap=True)
     program = "from transformers.cli.transformers import main; main()"
     command = [sys.executable, "-c", program, "serve", str(path), "--host", host, "--port", str(port)]
     trusting = ["--trust-remote-code"] if setup.trust_remote_code else []

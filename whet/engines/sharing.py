@@ -117,11 +117,15 @@ def possible(model: Any) -> bool:
     if model not in _can:
         config = model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-        experts = any(getattr(config, name, 0) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
         told = {"position_ids", "attention_mask"} <= set(signature(model.forward).parameters)
-        plain = told and not kinds and not experts and not getattr(config, "sliding_window", None)
+        plain = told and not kinds and not experts(config) and not getattr(config, "sliding_window", None)
         _can[model] = plain and _agrees(model)
     return _can[model]
+
+
+def experts(config: Any) -> bool:
+    """Whether a router sends tokens to experts in a model of this configuration."""
+    return any(getattr(config, name, 0) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
 @torch.no_grad()

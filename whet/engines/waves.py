@@ -23,6 +23,9 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from whet.engines.precision import of_products
+from whet.engines.sharing import experts
+
 NAME = "whet_waves"
 ROOM = 16  # tokens of room at first, doubled when it is full: ours, so that copying is at most as much as writing
 # What architectures hand to any attention function, and what does not change what it computes.
@@ -174,7 +177,9 @@ def fits(model: Any, takes: frozenset[str]) -> bool:
     """Whether this model's attention can be replaced; a model that was found `Unfit` once does not fit."""
     config = model.config.get_text_config()
     ours = getattr(model, "_supports_attention_backend", False) and config._attn_implementation in ("sdpa", "eager")
-    return ours and "position_ids" in takes and _fit.get(model, True)
+    rounded = of_products(model.get_input_embeddings().weight) is not torch.float32
+    # A router makes more of rounding: in a short format the order of sums must be that of the learner's attention.
+    return ours and "position_ids" in takes and not (rounded and experts(config)) and _fit.get(model, True)
 
 
 def unfit(model: Any) -> None:

@@ -5,6 +5,7 @@ With the adapters off it is the model that the run started from: no second copy.
 """
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,6 +169,8 @@ def _calm() -> Iterator[None]:
 
 
 def _peft() -> Any:
+    # PEFT opens bitsandbytes where there is one, which then warns of kernels that nobody has asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import peft
     except ImportError:
