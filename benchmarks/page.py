@@ -145,7 +145,7 @@ def _growth(settings: dict[str, Any], missed: list[str]) -> list[str]:
         return []
     first = min(row["seconds"] / row["tokens"] for row in rows["1x1"])
     lines = [
-        "", "## E. Cost against size, setting B", "",
+        "", "## E. Cost against size: whole steps of B's model, 8 responses × (64 + 64) tokens and multiples", "",
         "| responses × | length × | tokens | seconds | time per token, against 1 × 1 | peak MiB |", "|" + "---|" * 6,
     ]  # fmt: skip
     for size, mine in rows.items():

@@ -115,7 +115,7 @@ class Bench:
         """E: each size in a process of its own, so that its peak is its own."""
         rows: dict[str, list[Row]] = {}
         for size in GROWTH:
-            rows |= self.in_turns("E", {size: ours("step", "B", self.size or size)}, 2)
+            rows |= self.in_turns("E", {size: ours("step", "E", self.size or size)}, 2)
         return {"rows": rows}
 
     def target(self) -> dict[str, dict[str, list[Row]]]:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PLACE = ROOT / ".bench"
 BASE = ROOT / "whet" / "models" / "base"
 VOCABULARY = 151_936
-PROMPT_TOKENS = 64  # of setting B
+PROMPT_TOKENS = 64  # of settings B and E
 TURN = "@turn "  # what begins a line that is a measurement; whatever else a worker prints is for nobody
 
 
@@ -40,6 +40,7 @@ SETTINGS = {
     "B8": Work("large", 4, 8, 128, at_once=8),
     "CA": Work("padded", 16, 16, 96),
     "CB": Work("large", 4, 8, 128),
+    "E": Work("large", 2, 4, 64),
     "T": Work("base", 16, 16, 96, lr=3e-4),  # the rate in the card of the base
 }
 

@@ -121,7 +121,7 @@ def swiss_table(judged: Tensor, rng: Any) -> tuple[Tensor, Tensor]:
     """
     count, won = len(judged), wins(judged)
     points, met = torch.zeros(count), torch.zeros(count, count)
-    for _ in range(min(math.ceil(math.log2(count)), count - 1)):
+    for _ in range(math.ceil(math.log2(count))):
         shuffled = torch.randperm(count, generator=rng)
         table = shuffled[points[shuffled].argsort(descending=True, stable=True)].tolist()
         gain = torch.zeros(count)
