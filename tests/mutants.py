@@ -46,6 +46,7 @@ SPINE_TESTS = (
     "tests/parity/test_surrogates.py",
 )
 TESTS_OF = {
+    "draw": (*SPINE_TESTS, "tests/tasks/test_beside.py"),
     "tournaments": ("tests/parity/test_sampling.py", "whet/papers/arena_single.py"),
     **dict.fromkeys(ENGINE, ("tests/engines/test_learner.py", "tests/engines/test_fast_learner.py")),
 }

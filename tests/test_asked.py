@@ -128,3 +128,24 @@ def test_the_critic_learns_alone_before_the_policy_moves(micro):
     assert bool((micro.critic.head.weight != 0).any())
     step(micro, Digits(), Digits().train(), state, seed=0)
     assert not all(torch.equal(x, y) for x, y in zip(start, micro.model.parameters(), strict=True))
+
+
+def test_resumed_responses_stay_within_the_tasks_bound(micro):
+    task = SimpleNamespace(name="short", max_tokens=7)
+    draw = Draw(micro, task, generator(0))
+    begun = draw.begin(Digits().train()[:4], 8, 1.0, tokens=3)
+    assert int(begun["length"].max()) == 3
+    longer = draw.resume(begun, tokens=100)
+    assert bool((longer["finished"] | (longer["length"] == 7)).all())
+    assert int(longer["length"].max()) <= 7
+    assert sum(draw.tokens) == int(longer["length"].sum())
+
+
+def test_worked_solutions_come_from_the_task_or_are_refused(micro):
+    task = Digits()
+    shown = Draw(micro, task, generator(0)).demonstrations(task.train()[:4])
+    assert bool(shown["demonstration"].all())
+    assert bool(shown["correct"].all())
+    without = SimpleNamespace(name="bare", max_tokens=7, judge=task.judge)
+    with pytest.raises(Refused, match="bare has no worked solutions"):
+        Draw(micro, without, generator(0)).demonstrations(task.train()[:4])
