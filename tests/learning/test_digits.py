@@ -9,6 +9,15 @@ from tests.learning.base import ENOUGH, RECIPES, base, excused, share_right, tra
 from whet.papers import gtpo
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """With more, sums are rounded in another order on every machine, and a whole run goes another way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def test_the_base_is_right_about_half_of_the_time():
     assert 0.4 < share_right(base()) < 0.65
 
@@ -33,6 +42,4 @@ def _together(by_side, shaped, correct, group, mask):
 @pytest.mark.parametrize("name", sorted(filter(excused, RECIPES)))
 def test_a_recipe_that_says_it_does_not_learn_digits_does_not(name):
     best, _ = trained(name)
-    if best >= ENOUGH:  # grade came to 0.44 to 0.73 over six seeds, and once, by other rounding, to 0.82: one more try
-        best, _ = trained(name, seed=1)
     assert best < ENOUGH, f"{name} came to {best:.2f} of the optimum: its `departs` says that it does not learn"
