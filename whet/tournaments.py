@@ -16,6 +16,8 @@ def by_points(points: Tensor) -> Tensor:
 
     >>> by_points(tensor([5., 7., 7., 2.]))
     tensor([0.3333, 1.0000, 1.0000, 0.0000])
+    >>> by_points(tensor([3., 5.]))
+    tensor([0., 1.])
     """
     better = (points > points[:, None]).sum(1).float()
     return (better.max() - better) / better.max().clamp(min=1)

@@ -194,6 +194,20 @@ def test_a_study_sweeps_every_recipe_alike_on_seeds_of_its_own(plan, tmp_path):
         study.sweep(small, [1e-2], (0,), "speed", silent())
 
 
+def test_settings_for_all_recipes_of_a_study_follow_its_options(tmp_path):
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+
+    words = ["study", "grpo", "rloo", "--task", "digits", "--rates", "0.01", "--sweep-seeds", "1", "--seeds", "1"]
+    words += ["--budget", "steps=2", "--update.minibatches=2", "--runs", str(tmp_path / "r"), "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    told = json.loads((tmp_path / "study" / "sweep.json").read_text())
+    assert told["plan"]["settings"] == {"update.minibatches": "2"}
+    assert list(told["taken"].values()) == [["grpo@update.lr=0.01", "rloo@update.lr=0.01"]]
+
+
 def test_a_study_is_reported_under_the_names_of_its_recipes(runs):
     arms = dict(zip(("grpo@update.lr=0.01", "w_reinforce@update.lr=0.003"), runs.values(), strict=True))
     result = study.relabelled(gathered(arms, against="grpo@update.lr=0.01"))

@@ -49,6 +49,11 @@ def test_the_head_in_chunks_is_the_plain_head_and_so_is_its_gradient(family, hea
     torch.testing.assert_close(weight.grad, by_weight, atol=1e-5, rtol=1e-5)
 
 
+def test_the_head_holds_no_graph_of_its_weight():
+    head = Head(build("llama"))
+    assert not head.weight.requires_grad and head.weight.data_ptr() == head.last.weight.data_ptr()
+
+
 def test_only_gemma_2_does_something_to_its_logits():
     assert {family for family in FAMILIES if not Head(build(family)).linear} == {"gemma2"}
 

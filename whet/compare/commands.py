@@ -194,9 +194,9 @@ def study(
     from whet.compare import study as studies
     from whet.compare.plan import Budget, Plan, seeds_of
 
-    extra, settings, options = _split(context.args)
+    words, settings, options = _split([*recipes, *context.args])
     plan = Plan(
-        tuple(studies.named([*recipes, *extra])),
+        tuple(studies.named(words)),
         tuple(task.split(",")),
         seeds_of(seeds),
         Budget.of(budget),
