@@ -57,6 +57,12 @@ FAMILIES = {
             moe_intermediate_size=24, shared_expert_intermediate_size=24,
         )
     ),
+    "qwen3_moe": lambda: hf.Qwen3MoeForCausalLM(
+        hf.Qwen3MoeConfig(
+            **SMALL, **COMMON, num_key_value_heads=2, head_dim=8, num_experts=4, num_experts_per_tok=2,
+            moe_intermediate_size=24, norm_topk_prob=True,
+        )
+    ),
     "olmoe": lambda: hf.OlmoeForCausalLM(
         hf.OlmoeConfig(**SMALL, **COMMON, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2)
     ),

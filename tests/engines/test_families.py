@@ -14,12 +14,12 @@ from whet.refusal import Refused
 TIED = {"qwen2", "gpt2", "gemma", "gemma2", "gemma3", "qwen3", "lfm2"}
 
 
-def one_step(mine):
+def one_step(mine, lr=1e-2):
     learner = mine.learner(lambda fields: -(fields["logp"] * fields["mask"]).sum(), frozenset({"logp"}))
     batch = sampled(mine)
     told = learner.gradient(batch)
     moved = {name for name, x in mine.model.named_parameters() if x.grad is not None and x.grad.abs().max() > 0}
-    learner.step(1e-2, 1.0)
+    learner.step(lr, 1.0)
     return batch, told, moved
 
 
@@ -27,7 +27,8 @@ def one_step(mine):
 def test_one_step_moves_what_has_a_gradient_and_the_export_has_the_same_bits(family, tmp_path):
     mine = engine(family)
     before = {name: x.detach().clone() for name, x in mine.model.named_parameters()}
-    batch, _, moved = one_step(mine)
+    # a step of 1e-2 sends some tokens of this one to other experts, and the likelihood jumps
+    batch, _, moved = one_step(mine, 1e-3 if family == "qwen3_moe" else 1e-2)
     changed = {name for name, x in mine.model.named_parameters() if not torch.equal(x, before[name])}
     assert changed == moved
     assert len(moved) >= 0.9 * len(before)  # phi's key biases have none: softmax does not see them
