@@ -52,8 +52,8 @@ docs: $(READY)   ## write CATALOGUE.md and the generated pages again
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python -m whet.report.study
 
-study: $(READY)  ## 24 recipes on two tasks at equal tokens, five seeds, after a sweep of learning rates: hours; stop it and start it again
-	$(BIN)/whet study results/study/recipes.txt --rates 1e-4,3e-4,1e-3 --sweep-seeds 2 --sweep-samples 8 --seeds 5 --budget tokens=1e5 --against grpo --name study
+study: $(READY)  ## 20 recipes on two tasks at equal tokens, five seeds, after a sweep of learning rates: hours; stop it and start it again
+	$(BIN)/whet study results/study/recipes.txt --rates 5e-5,1.5e-4,5e-4 --sweep-seeds 1 --sweep-samples 8 --seeds 5 --samples 32 --budget tokens=1e5 --against grpo --update.minibatches=4 --name study
 
 reliability: $(READY) ## kill, damage and feed runs on purpose, and count what came of it
 	$(BIN)/python -m tests.reliability

@@ -6,7 +6,7 @@
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from textwrap import dedent
@@ -14,6 +14,7 @@ from typing import Any
 
 from whet import describe, shelf
 from whet.recipe import SEVERAL, STAGES, Recipe, contribution, data_of, function_of, name_of, scored
+from whet.report.typeset import equations
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY_FILES = "../../whet/papers"
@@ -98,17 +99,25 @@ def page(file: str, recipes: Sequence[Recipe], verdict: dict[str, str]) -> str:
 
 
 def said(text: str) -> list[str]:
-    """A file's docstring for the page: sentences as sentences, equations as they stand, in columns.
+    r"""A file's docstring for the page: sentences as sentences, equations drawn.
 
-    >>> said("What is new.\\n\\n    A = R - mean R    (eq. 1)\\n\\nWhat it means.")
-    ['', 'What is new.', '', '```text', 'A = R - mean R    (eq. 1)', '```', '', 'What it means.']
+    >>> print(*said("What is new.\n\n    A = R - mean R    (eq. 1)\n\nWhat it means.")[3:7], sep="\n")
+    ```math
+    \begin{aligned}
+    A &= R - \operatorname{mean} R && \text{(eq. 1)}
+    \end{aligned}
     """
     lines: list[str] = []
-    for i, paragraph in enumerate(text.split("\n\n")):
-        in_columns = i == 1 or any("  " in line for line in paragraph.split("\n"))
-        block = dedent(paragraph).split("\n")
-        lines += ["", *(["```text", *block, "```"] if in_columns else block)]
+    for block, equation in blocks(text):
+        lines += ["", *(equations(block) if equation else block)]
     return lines
+
+
+def blocks(text: str) -> Iterator[tuple[list[str], bool]]:
+    """The paragraphs of a file's docstring, and whether each is an equation: the second is, and what has columns."""
+    for i, paragraph in enumerate(text.split("\n\n")):
+        lines = dedent(paragraph).split("\n")
+        yield lines, i == 1 or any("  " in line.strip() for line in lines)
 
 
 def _recipe(recipe: Recipe, verdict: str) -> list[str]:
