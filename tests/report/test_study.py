@@ -12,7 +12,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     runs, out = ["--runs", str(folder / "runs")], ["--out", str(folder / "results")]
     words = ["study", "grpo", "opo", "--task", "digits", "--seeds", "2", "--budget", "steps=3", "--rates", "5e-3,2e-2"]
-    words += ["--sweep-seeds", "1", "--samples", "4", "--against", "grpo", *runs, *out]
+    words += ["--sweep-seeds", "1", "--samples", "4", "--against", "grpo", "--update.minibatches=2", *runs, *out]
     for line in (words, ["verify", "--study", str(folder / "results/study/sweep.json"), *runs, *out]):
         done = CliRunner().invoke(app, line)
         assert done.exception is None, done.output
@@ -33,6 +33,8 @@ def test_the_page_has_what_was_run_ranking_rates_findings_and_limits(results, tm
     assert "the 1 comparison with grpo" in said
     assert "all 1 comparison between 2 recipes" in said
     assert "| learning rates | 0.005, 0.02 for every recipe, on 1 other seed |" in said
+    assert "| set for every recipe | `update.minibatches=2` |" in said
+    assert "`update.minibatches=2` is the same for all, and every other setting is the recipe's own" in said
     assert said.count(" * |") == 2  # a rate is taken for each recipe
     assert "3 findings: " in said
     assert "kl lower than grpo" in said

@@ -74,8 +74,15 @@ def _what(done: Sequence[Result], sweep: dict[str, Any]) -> list[str]:
         facts["learning rates"] = (
             f"{', '.join(f'{r:g}' for r in rates)} for every recipe, on {seeds} other seed{'s' * (seeds > 1)}"
         )
+    if common := _common(sweep):
+        facts["set for every recipe"] = common
     lines = _grid(["what", ""], [[name, str(value)] for name, value in facts.items()])
     return [*lines, "", " ".join(headline(result) for result in done)]
+
+
+def _common(sweep: dict[str, Any]) -> str:
+    """The settings that the study gave to every recipe, as they are typed."""
+    return ", ".join(f"`{name}={value}`" for name, value in sweep.get("plan", {}).get("settings", {}).items())
 
 
 def _across(both: dict[str, Any]) -> list[str]:
@@ -216,12 +223,13 @@ def _at_study_rates(one: dict[str, Any]) -> bool:
 
 
 def _limits(done: Sequence[Result], sweep: dict[str, Any]) -> list[str]:
-    first = done[0]
+    first, common = done[0], _common(sweep)
     said = [
         f"One base ({first.base}) and {len(done)} task{'s' * (len(done) > 1)}: what is a tie here need not be one for "
         "a large model on long answers, and the other way round.",
         f"{len(first.seeds)} seeds: differences below the width of the intervals cannot be seen.",
-        "Only the learning rate was tuned; every other setting is the recipe's own, as its file says and why.",
+        f"Only the learning rate was tuned; {f'{common} is the same for all, and ' if common else ''}every other "
+        "setting is the recipe's own, as its file says and why.",
         "Recipes that draw more responses, or longer ones, make fewer updates from the same tokens: that is the "
         "budget, and it is against them where updates are what a task needs.",
     ]
