@@ -16,7 +16,7 @@ import torch
 from tests import killing
 from tests.soak import lost, slope
 from tests.test_train import metrics, run_cli, short, weights
-from whet import checkpoints, guards, selfcheck, shelf
+from whet import checkpoints, guards, prepare, selfcheck, shelf
 from whet.engines.local import LocalEngine
 from whet.models import tiny
 from whet.papers import grpo
@@ -30,6 +30,7 @@ from whet.settings import with_settings
 from whet.step import State, step
 from whet.tasks import Verdict
 from whet.tasks.digits import Digits
+from whet.tasks.shelf import make
 from whet.train import Trainer, resume_run, start_run
 from whet.view import View
 
@@ -508,6 +509,11 @@ def failing(engine, task=None, recipe="grpo"):
 @pytest.mark.parametrize("name", sorted(shelf.every_recipe()))
 def test_the_self_check_passes_for_every_recipe_on_a_sound_model(name):
     assert not failing(_engine(), recipe=name)
+
+
+def test_the_self_check_passes_where_a_selector_draws_tokens_at_random():
+    base = LocalEngine.load(prepare.BASE)  # on digits clip_cov has too few tokens to choose from
+    assert not failing(base, task=make("compose"), recipe="clip_cov")
 
 
 def test_the_self_check_leaves_the_engine_and_the_generators_as_they_were():

@@ -61,8 +61,9 @@ class Bench:
         self.tolerance = EXACT.get(str(getattr(self.engine, "dtype", "")).removeprefix("torch."), EXACT["float32"])
 
     def learner(self) -> Any:
-        """A learner with the recipe's own objective."""
-        return self.engine.learner(objective(self.recipe), wanted(self.recipe), selector(self.recipe, self.run))
+        """A learner with the recipe's own objective; what it draws at random, every learner here draws alike."""
+        run = {**self.run, "rng": generator(self.seed, SEED, 2)}
+        return self.engine.learner(objective(self.recipe), wanted(self.recipe), selector(self.recipe, run))
 
     # --- the checks --------------------------------------------------------------------------------------
 
