@@ -42,6 +42,16 @@ def test_what_is_there_is_not_run_again(plan):
     assert {folder: (folder / "run.json").stat().st_mtime_ns for folder in began} == began
 
 
+def test_a_run_that_cannot_begin_is_named_and_keeps_no_other_waiting(plan, tmp_path):
+    first, second = replace(plan, seeds=(0,), budget=Budget(steps=1), runs=str(tmp_path)).jobs()
+    lost = replace(first, run=replace(first.run, model=str(tmp_path / "none")))
+    said = silent()
+    with pytest.raises(Refused, match=r"1 of 2 runs left nothing \(grpo on digits\).*the same command goes on"):
+        carry_out([lost, second], said, workers=1)
+    assert "grpo on digits, seed 0: there is no directory" in said.file.getvalue()
+    assert second.store.state[0] == "finished"
+
+
 def test_the_key_knows_settings_budget_and_code_and_ignores_comments(plan, tmp_path, monkeypatch):
     keys = {plan.job("grpo", "digits", 0).run.name}
     keys |= {plan.job("grpo@loss.high=0.3", "digits", 0).run.name, plan.job("grpo", "digits", 1).run.name}

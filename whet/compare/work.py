@@ -72,7 +72,8 @@ class _Crew:
 
     def __init__(self, waiting: Sequence[Job], whole: int, out: Console, workers: int) -> None:
         self.waiting, self.whole, self.out, self.workers = list(waiting), whole, out, workers
-        self.at_work: dict[Any, tuple[Job, Any, float]] = {}
+        self.at_work: dict[Any, tuple[Job, Any, Any, float]] = {}
+        self.broken: list[Job] = []
         self.took: list[float] = []
         methods = multiprocessing.get_all_start_methods()
         self.context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -85,7 +86,10 @@ class _Crew:
         self.line = self.bar.add_task("runs", total=whole, completed=whole - len(waiting), left="")
 
     def go(self) -> None:
-        """Until nothing is left. Ctrl-C ends the processes and says how to go on."""
+        """Until nothing is left; a run that breaks does not keep the others waiting, and is named at the end.
+
+        Ctrl-C ends the processes and says how to go on.
+        """
         before = {name: os.environ.get(name) for name in THREADS}
         os.environ.update(dict.fromkeys(THREADS, "1"))
         if self.out.is_terminal:
@@ -97,13 +101,19 @@ class _Crew:
                 for sentinel in wait(list(self.at_work), timeout=POLL):
                     self.end(sentinel)
                 self.tell()
+            if self.broken:
+                names = ", ".join(dict.fromkeys(f"{job.arm} on {job.task}" for job in self.broken))
+                raise Refused(
+                    f"{len(self.broken)} of {self.whole} runs left nothing ({names}): the reasons are above; all "
+                    "others are done, and the same command goes on."
+                )
         except KeyboardInterrupt:
             left = len(self.waiting) + len(self.at_work)
             raise Refused(
                 f"Interrupted: {self.whole - left} of {self.whole} runs are done; the same command goes on."
             ) from None
         finally:
-            for _, process, _ in self.at_work.values():
+            for _, process, *_ in self.at_work.values():
                 process.kill()
                 process.join()
             self.bar.stop()
@@ -115,21 +125,26 @@ class _Crew:
         if job.folder.exists():
             _wait_for_its_end(job.folder)
             shutil.rmtree(job.folder)
-        process = self.context.Process(target=make_run, args=(job.run, job.base), daemon=False)  # type: ignore[attr-defined]
+        hears, tells = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=make_run, args=(job.run, job.base, tells), daemon=False)  # type: ignore[attr-defined]
         process.start()
-        self.at_work[process.sentinel] = (job, process, time.perf_counter())
+        tells.close()
+        self.at_work[process.sentinel] = (job, process, hears, time.perf_counter())
 
     def end(self, sentinel: Any) -> None:
         """A run is over, by itself or because its process broke."""
-        job, process, began = self.at_work.pop(sentinel)
+        job, process, hears, began = self.at_work.pop(sentinel)
         process.join()
         self.took.append(time.perf_counter() - began)
         store = job.store
         if store is None:
-            raise Refused(
-                f"The process of {job.folder.name} ended with status {process.exitcode} and left no whole run: "
-                "`whet train` with the same recipe, task and seed shows why; the same command goes on."
-            )
+            self.broken.append(job)
+            try:
+                why = hears.recv()
+            except EOFError:
+                why = f"its process ended with status {process.exitcode}; `whet train` with the same settings shows why"
+            self.out.print(f"{job.arm} on {job.task}, seed {job.seed}: {why}")
+            return
         if store.state[0] == "failed":
             self.out.print(f"{job.arm}, seed {job.seed}: failed. {store.state[1]}")
         if not self.out.is_terminal:
@@ -174,7 +189,7 @@ def far(folder: Path, run: Run) -> float:
     return min(float(spent[1].sum()) / float(most or 1), 1.0) if spent else 0.0
 
 
-def make_run(run: Run, base: str) -> None:
+def make_run(run: Run, base: str, tells: Any) -> None:
     """One whole run in a process of its own, on one thread, which ends when the comparison does."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in the terminal is for the comparison, which ends its runs itself
@@ -188,12 +203,10 @@ def make_run(run: Run, base: str) -> None:
     torch.set_num_threads(1)
     try:
         start_run(run).tell(base_hash=base)
-    except Refused:
+    except Exception as error:  # a run that is there says so itself; the comparison counts it as failed
         if not (Path(run.out) / run.name / "run.json").is_file():
-            raise
-    except Exception:  # the run says so itself; the comparison counts it as failed
-        if not (Path(run.out) / run.name / "run.json").is_file():
-            raise
+            tells.send(str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}")
+            raise SystemExit(1) from None
 
 
 def _ends_with(sentinel: int) -> None:
