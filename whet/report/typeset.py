@@ -10,7 +10,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-FUNCTIONS = frozenset("clip min max exp log ln mean std sg sigmoid softmax sign tanh rank".split())
+FUNCTIONS = {
+    "clip", "min", "max", "exp", "log", "ln", "mean", "std", "sg", "sigmoid", "softmax", "sign", "tanh", "rank",
+}  # fmt: skip
 LETTERS = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "Δ": "Delta", "ε": "varepsilon", "η": "eta", "θ": "theta",
     "κ": "kappa", "λ": "lambda", "μ": "mu", "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "varphi",
@@ -54,7 +56,7 @@ def equations(block: list[str]) -> list[str]:
 
 def _row(line: str) -> str:
     """Aligned at the first equals sign where little stands before it; a remark after four spaces is the last column."""
-    line = re.sub(r"(?<=[=←·/(])\s+|\s+(?=[=←/·)])|(?<=Σ_\w)\s{2,}", " ", line.strip())
+    line = re.sub(r"(?<=[=←·/(])\s+|\s+(?=[=←/·)])|(?<=Σ_\w)\s{2,3}(?=\S)", " ", line.strip())
     line, remark = (*re.split(r"\s{4,}(?!.*\s{4})", line, maxsplit=1), "")[:2]
     if not re.search("[=(]", line):
         line, remark = f"{line}  {remark}".strip(), ""
