@@ -52,6 +52,19 @@ def test_a_run_that_cannot_begin_is_named_and_keeps_no_other_waiting(plan, tmp_p
     assert second.store.state[0] == "finished"
 
 
+def test_settings_for_all_recipes_follow_the_options(tmp_path):
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+
+    words = ["compare", "grpo", "rloo", "--task", "digits", "--seeds", "1", "--budget", "steps=1", "--samples", "2"]
+    words += ["--runs", str(tmp_path / "r"), "--out", str(tmp_path / "o"), "--update.minibatches=2"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    runs = [Store(folder).about["run"]["settings"] for folder in (tmp_path / "r").iterdir() if folder.is_dir()]
+    assert runs == [{"update.minibatches": "2"}] * 2
+
+
 def test_the_key_knows_settings_budget_and_code_and_ignores_comments(plan, tmp_path, monkeypatch):
     keys = {plan.job("grpo", "digits", 0).run.name}
     keys |= {plan.job("grpo@loss.high=0.3", "digits", 0).run.name, plan.job("grpo", "digits", 1).run.name}

@@ -59,8 +59,7 @@ def compare(
     """
     from whet.compare.plan import Budget, Plan, seeds_of
 
-    extra, settings, options = _split(context.args)
-    names = [*recipes, *extra]
+    names, settings, options = _split([*recipes, *context.args])
     folders = [Path(runs) / one if (Path(runs) / one / "run.json").is_file() else Path(one) for one in names]
     if all((folder / "run.json").is_file() for folder in folders):
         results = [_of_runs(folders, measure, delta, against)]
