@@ -158,7 +158,7 @@ def rows(acts, folder):
 
 
 def test_whatever_a_judge_does_only_its_own_response_is_unknown_and_nothing_is_left(named, tmp_path, signals, capfd):
-    judge = Judge(named, seconds=0.7, memory=500_000_000, retries=0)
+    judge = Judge(named, seconds=0.7, memory=300_000_000, retries=0)  # filled long before the time is up
     acts = [act for hostile in REASONS for act in (hostile, "fine")]
     found = judge(rows(acts, tmp_path))
     assert {act: reason for act, (_, reason) in zip(acts, found, strict=True) if act != "fine"} == REASONS
