@@ -87,6 +87,11 @@ def test_findings_are_run_at_the_rates_of_a_study_and_share_its_runs(tmp_path):
     rate = float(taken.arm("opo", "digits").partition("=")[2])
     assert answers[1]["rates"]["opo"] == {"rate": rate, "from": "the study"}
     assert f"learning rates by the study: opo {rate:g}, grpo " in verify.sentence(answers[1])
+    told = json.loads((tmp_path / "sweep.json").read_text())
+    (tmp_path / "by-hand.json").write_text(json.dumps({**told, "by_hand": {"digits": ["opo"]}}))
+    by_hand = study.Taken.read(tmp_path / "by-hand.json", small.runs)
+    rates = list(verify.verify(cases, taken.plan, None, silent(), taken=by_hand))[1]["rates"]
+    assert (rates["opo"]["from"], rates["grpo"]["from"]) == ("hand, after the study", "the study")
 
 
 def test_a_finding_that_the_samples_do_not_allow_is_left_out_with_its_reason(plan):

@@ -14,12 +14,12 @@ from whet.refusal import Refused
 TIED = {"qwen2", "gpt2", "gemma", "gemma2", "gemma3", "qwen3", "lfm2"}
 
 
-def one_step(mine, lr=1e-2):
+def one_step(mine):
     learner = mine.learner(lambda fields: -(fields["logp"] * fields["mask"]).sum(), frozenset({"logp"}))
     batch = sampled(mine)
     told = learner.gradient(batch)
     moved = {name for name, x in mine.model.named_parameters() if x.grad is not None and x.grad.abs().max() > 0}
-    learner.step(lr, 1.0)
+    learner.step(3e-3, 1.0)  # at 1e-2 tokens of qwen3_moe go to other experts, and their likelihood jumps
     return batch, told, moved
 
 
@@ -27,8 +27,7 @@ def one_step(mine, lr=1e-2):
 def test_one_step_moves_what_has_a_gradient_and_the_export_has_the_same_bits(family, tmp_path):
     mine = engine(family)
     before = {name: x.detach().clone() for name, x in mine.model.named_parameters()}
-    # a step of 1e-2 sends some tokens of this one to other experts, and the likelihood jumps
-    batch, _, moved = one_step(mine, 1e-3 if family == "qwen3_moe" else 1e-2)
+    batch, _, moved = one_step(mine)
     changed = {name for name, x in mine.model.named_parameters() if not torch.equal(x, before[name])}
     assert changed == moved
     assert len(moved) >= 0.9 * len(before)  # phi's key biases have none: softmax does not see them

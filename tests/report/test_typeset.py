@@ -16,9 +16,8 @@ from whet.report.typeset import equations, typeset
 DRAWN = str.maketrans(
     {"⋅": "·", "−": "-", "∑": "Σ", "∏": "Π", "ϵ": "ε", "ϕ": "φ", "∥": "‖", "⁎": "*", "′": "'", "⟶": "→"}
 )
-WITHOUT = re.compile(
-    r"[\s/()_^*{}\u2061\u0303\u00af\u0304~|\\⧵∖∣|']"
-)  # strokes, brackets and places (a star may come after an index)
+# strokes, brackets and places: a quotient has no stroke, and a star may come after an index
+WITHOUT = re.compile(r"[\s/()_^*{}\u2061\u0303\u00af\u0304~|\\⧵∖∣']")
 
 
 def symbols(text):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,14 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Taken:
-    """A study that was made: its plan, and by task the arm that each recipe became with the rate chosen for it."""
+    """A study that was made: its plan, and by task the arm that each recipe became with the rate chosen for it.
+
+    Who changes a rate in sweep.json afterwards names the recipe there: `"by_hand": {"countdown": ["grpo"]}`.
+    """
 
     plan: Plan
     arms: dict[str, dict[str, str]]
+    by_hand: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, runs: str) -> "Taken":
@@ -50,7 +54,7 @@ class Taken:
             made["budget"] = Budget.of(made["budget"])
             made["seeds"] = tuple(made["seeds"])
             return cls(Plan(tuple(dict.fromkeys(name for row in arms.values() for name in row)), tuple(arms),
-                            runs=runs, **made), arms)  # fmt: skip
+                            runs=runs, **made), arms, told.get("by_hand", {}))  # fmt: skip
         except FileNotFoundError:
             raise Refused(f"There is no file {path}: `whet study ... --rates ...` writes one.") from None
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -61,6 +65,12 @@ class Taken:
     def arm(self, name: str, task: str) -> str:
         """The recipe at the rate that was chosen for it on this task; its bare name where it is not in the study."""
         return self.arms.get(task, {}).get(name, name)
+
+    def chose(self, name: str, task: str) -> str:
+        """Who chose the rate of a recipe on a task; empty where the study has none for it."""
+        if name not in self.arms.get(task, {}):
+            return ""
+        return "hand, after the study" if name in self.by_hand.get(task, ()) else "the study"
 
 
 def rate_of(arm: str, task: str, model: str = "") -> float | None:

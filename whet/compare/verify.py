@@ -99,9 +99,7 @@ def _rates(case: Case, plan: Plan, taken: Taken | None) -> dict[str, dict[str, A
     found = {}
     for arm in plan.arms:
         name, own = named_in(arm), arm != named_in(arm)
-        chosen = (
-            "the study" if taken and name in taken.arms.get(case.task, {}) else "given" if own else "the model's own"
-        )
+        chosen = (taken.chose(name, case.task) if taken else "") or ("given" if own else "the model's own")
         found[name] = {"rate": plan.settings.get(LR) or rate_of(arm, case.task, plan.model), "from": chosen}
     return found
 

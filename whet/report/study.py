@@ -214,12 +214,15 @@ def _findings(results: Path, done: Sequence[Result], sweep: dict[str, Any]) -> l
 
 def _rates_of(one: dict[str, Any]) -> str:
     """The learning rates of a finding: of the recipe, and of its rival where that is another."""
-    rates = ["the model's" if row["rate"] is None else f"{float(row['rate']):g}" for row in one["rates"].values()]
+    rates = [
+        ("the model's" if row["rate"] is None else f"{float(row['rate']):g}") + ", by hand" * ("hand" in row["from"])
+        for row in one["rates"].values()
+    ]
     return " and ".join(dict.fromkeys(rates))
 
 
 def _at_study_rates(one: dict[str, Any]) -> bool:
-    return any(row["from"] == "the study" for row in one.get("rates", {}).values())
+    return any("the study" in row["from"] for row in one.get("rates", {}).values())
 
 
 def _limits(done: Sequence[Result], sweep: dict[str, Any]) -> list[str]:

@@ -16,13 +16,13 @@ FUNCTIONS = {
 LETTERS = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "Δ": "Delta", "ε": "varepsilon", "η": "eta", "θ": "theta",
     "κ": "kappa", "λ": "lambda", "μ": "mu", "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "varphi",
-    "Φ": "Phi", "ψ": "psi", "Ψ": "Psi", "χ": "chi", "ω": "omega", "Σ": "sum", "Π": "prod", "∇": "nabla",
+    "Φ": "Phi", "ψ": "psi", "Ψ": "Psi", "Σ": "sum", "Π": "prod", "∇": "nabla",
 }  # fmt: skip
 SIGNS = {
     "∂": r"\partial ", "·": r"\cdot ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∈": r"\in ", "∋": r"\ni ",
     "→": r"\to ", "←": r"\leftarrow ", "‖": r"\Vert ", "∞": r"\infty ", "…": r"\ldots ", "±": r"\pm ",
     "⌈": r"\lceil ", "⌉": r"\rceil ", "½": r"\tfrac{1}{2}", "~": r"\sim ", "²": "^{2}", "⁺": "^{+}", "⁻": "^{-}",
-    "√": r"\surd ", "{": r"\{", "}": r"\}", "%": r"\%", "\\": r"\setminus ", "<": r"\lt ", ">": r"\gt ", "\u0304": "",
+    "√": r"\surd ", "{": r"\{", "}": r"\}", "%": r"\%", "\\": r"\setminus ", "<": r"\lt ", ">": r"\gt ",
 }  # fmt: skip
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)(?:e(-?\d+))?")
 SIZE = re.compile(r"\|([A-Za-z](?:\*|_\w+)?)\|")
@@ -104,7 +104,7 @@ def _next(text: str, at: int) -> tuple[Atom, int]:
         return Atom(f"|{typeset(size[1])}|", "name"), size.end()
     if word := WORD.match(text, at):
         return _word(text, word)
-    if char == "a" and re.match(r"a (?!min|max|mean|softmax)[A-Za-z]{2}", text[at:]):
+    if text.startswith("a ", at) and (noun := WORD.match(text, at + 2)) and noun[0] not in FUNCTIONS:
         return Atom("a", "word"), at + 1
     if char.isalpha() or char == "∇":
         name = f"\\{LETTERS[char]}" if char in LETTERS else char
