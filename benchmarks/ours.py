@@ -112,4 +112,4 @@ if __name__ == "__main__":
         sys.exit()
     what, setting, size, dtype = [*sys.argv[1:], "", "", ""][:4]
     torch.set_num_threads(work.threads())
-    {"step": steps, "sample": sample, "learner": learner}[what](setting, size, dtype or "float32")
+    {"step": steps, "sample": sample, "learner": learner}[what](setting, size, dtype or work.sized(setting, size).dtype)

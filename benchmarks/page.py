@@ -17,6 +17,7 @@ WHAT = {
     "A": "A. one step: the shipped base, `compose` levels 1 and 2, 16 × 16 responses of natural length up to 96",
     "B": "B. one step: a Llama of 42 million parameters, vocabulary 151,936, 32 responses × (64 + 128) tokens",
     "B8": "B, with TRL in micro-batches of 8 responses, its default",
+    "B16": "B, both sides in bfloat16: whet's products, TRL's model and products",
     "CA": "C. sampling alone, the base, natural lengths up to 96",
     "CB": "C. sampling alone, the model of B, 128 tokens each",
 }
@@ -24,8 +25,7 @@ NAMES = {"trl": "TRL `GRPOTrainer`", "generate": "Hugging Face `generate`", "vll
 # What is compared, its target, and whether less is better.
 TARGETS = {
     ("A", "trl"): [("seconds", 1 / 3, True)],
-    ("B", "trl"): [("seconds", 1 / 6, True), ("peak_mib", 1 / 3, True)],
-    ("B8", "trl"): [("seconds", 1 / 6, True), ("peak_mib", 1 / 3, True)],
+    **{(setting, "trl"): [("seconds", 1 / 6, True), ("peak_mib", 1 / 3, True)] for setting in ("B", "B8", "B16")},
     **{(setting, "generate"): [("tokens/s", 2.5, False)] for setting in ("CA", "CB")},
     **{(setting, "vllm"): [("tokens/s", 1.3, False)] for setting in ("CA", "CB")},
 }
@@ -61,20 +61,25 @@ def made(book: dict[str, Any]) -> str:
 
 
 def _machine(book: dict[str, Any]) -> list[str]:
-    machine = dict(book["machine"])
-    instructions = ", ".join(machine.pop("instructions"))
-    facts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
+    others = {name: row["machine"] for name, row in book["settings"].items() if "machine" in row}
     return [
-        f"The machine: {facts}; {instructions}.",
+        f"The machine: {facts(book['machine'])}.",
+        *(f"\n{name} was measured on another one: {facts(machine)}." for name, machine in others.items()),
         "",
         *prose(
             "Each side is a process that is already warm; they take turns on the same prompts, in alternating",
             "order. A ratio is the median over the turns, with the least and the most in brackets. All sides",
-            "compute in float32 with the same number of threads, sample at temperature 1 from the whole vocabulary",
-            "and, in A and B, make one update with AdamW for each batch, without a reference model. TRL reads the",
-            "batch at once, without activation checkpointing.",
+            "compute in float32 unless the row says otherwise, with the same number of threads, sample at",
+            "temperature 1 from the whole vocabulary and, in A and B, make one update with AdamW for each batch,",
+            "without a reference model. TRL reads the batch at once, without activation checkpointing.",
         ),
     ]
+
+
+def facts(machine: dict[str, Any]) -> str:
+    """A machine in words."""
+    told = [f"{key.replace('_', ' ')} {value}" for key, value in machine.items() if key != "instructions"]
+    return "; ".join([", ".join(told), ", ".join(machine["instructions"])])
 
 
 def _against_peers(settings: dict[str, Any], missed: list[str]) -> list[str]:

@@ -40,12 +40,12 @@ def trl(setting: str, size: str) -> None:
                 work.tell(time.perf_counter() - self.began, **seen)
 
     batch = todo.prompts * todo.responses
-    at_once = min(todo.at_once or batch, batch)
+    at_once, rounded = min(todo.at_once or batch, batch), todo.dtype == "bfloat16"
     config = GRPOConfig(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=at_once,
         gradient_accumulation_steps=batch // at_once,
         num_generations=todo.responses, max_completion_length=todo.tokens, max_steps=10_000, shuffle_dataset=False,
-        use_cpu=True, bf16=False, fp16=False, model_init_kwargs={"dtype": "float32"}, gradient_checkpointing=False,
+        use_cpu=True, bf16=rounded, fp16=False, model_init_kwargs={"dtype": todo.dtype}, gradient_checkpointing=False,
         beta=0.0, temperature=1.0, top_p=1.0, top_k=0, learning_rate=todo.lr, lr_scheduler_type="constant",
         weight_decay=0.0, max_grad_norm=1.0, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
         seed=work.seed(),

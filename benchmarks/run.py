@@ -22,10 +22,17 @@ from turns import Row, Worker
 
 ROOT, PLACE = work.ROOT, work.PLACE
 PEERS = PLACE / "peers"
-PAIRS = {"A": ["trl"], "B": ["trl"], "B8": ["trl"], "CA": ["generate", "vllm"], "CB": ["generate", "vllm"]}
+PAIRS = {
+    "A": ["trl"],
+    "B": ["trl"],
+    "B8": ["trl"],
+    "B16": ["trl"],
+    "CA": ["generate", "vllm"],
+    "CB": ["generate", "vllm"],
+}
 GROWTH = ["1x1", "2x1", "4x1", "8x1", "1x2", "1x4"]  # setting E: responses × length
 GOAL, LAST, MOST = 0.8, 3, 150  # setting T: this mean reward over the last three steps, in at most so many
-ALL = ("A", "B", "B8", "CA", "CB", "D", "E", "T")
+ALL = ("A", "B", "B8", "B16", "CA", "CB", "D", "E", "T")
 
 
 def environment() -> None:
@@ -65,10 +72,10 @@ class Bench:
     def __init__(self, asked: argparse.Namespace) -> None:
         self.path, self.pairs, self.threads, self.size = asked.out, asked.pairs, asked.threads, asked.size
         self.book = json.loads(self.path.read_text()) if self.path.exists() else {}
-        here = described(asked.threads, PEERS / "bin" / "python")
-        if not (asked.settings or asked.against) and self.book.get("machine", here) != here:
+        self.here = described(asked.threads, PEERS / "bin" / "python")
+        if not (asked.settings or asked.against) and self.book.get("machine", self.here) != self.here:
             raise SystemExit(f"bench: {self.path} is of another machine or other versions: name the settings to redo.")
-        self.book |= {"machine": here}
+        self.book.setdefault("machine", self.here)
         self.settings = self.book.setdefault("settings", {})
         self.commit = commit()
 
@@ -80,7 +87,9 @@ class Bench:
         """Measure a setting, and write the book."""
         began = time.time()
         found = {"D": self.learner, "E": self.growth, "T": self.target}.get(setting, lambda: self.paired(setting))()
-        self.settings[setting] = {"commit": self.commit, "minutes": round((time.time() - began) / 60, 1), **found}
+        elsewhere = {} if self.here == self.book["machine"] else {"machine": self.here}
+        minutes = round((time.time() - began) / 60, 1)
+        self.settings[setting] = {"commit": self.commit, "minutes": minutes, **elsewhere, **found}
         self.path.parent.mkdir(exist_ok=True)
         aside = self.path.with_suffix(".new")
         aside.write_text(json.dumps(self.book, indent=1) + "\n")
@@ -107,7 +116,7 @@ class Bench:
     def learner(self) -> dict[str, dict[str, list[Row]]]:
         """D: in both number formats, where this processor has both."""
         commands = {"float32": ours("learner", "B", self.size)}
-        if {"avx512_bf16", "amx_bf16"} & {*self.book["machine"]["instructions"]}:
+        if {"avx512_bf16", "amx_bf16"} & {*self.here["instructions"]}:
             commands["bfloat16"] = ours("learner", "B", self.size or "1x1", "bfloat16")
         return {"rows": self.in_turns("D", commands, self.pairs)}
 

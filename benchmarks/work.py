@@ -32,12 +32,14 @@ class Work:
     tokens: int
     lr: float = 1e-6  # small, so that both sides sample from nearly the same policy in every turn
     at_once: int = 0  # responses in one of TRL's micro-batches; 0 for all of them
+    dtype: str = "float32"  # of each side's matrix products
 
 
 SETTINGS = {
     "A": Work("base", 16, 16, 96),
     "B": Work("large", 4, 8, 128),
     "B8": Work("large", 4, 8, 128, at_once=8),
+    "B16": Work("large", 4, 8, 128, dtype="bfloat16"),
     "CA": Work("padded", 16, 16, 96),
     "CB": Work("large", 4, 8, 128),
     "E": Work("large", 2, 4, 64),

@@ -126,7 +126,7 @@ class Chosen:
         """True for a test that could notice."""
         if not hasattr(item, "originalname"):
             return True  # a doctest
-        if item.originalname in SLOW:
+        if item.originalname in SLOW or item.get_closest_marker("long"):
             return False
         given = getattr(item, "callspec", None)
         values = set(map(str, given.params.values())) if given else set()
@@ -163,6 +163,7 @@ def serve(link: Any) -> None:
     place = copied()
     try:
         _move_to(place)
+        imports()  # here, where it is kept: a child would read the whole package again for each bug
         stamps = itertools.count(1)
         for mutant in iter(link.recv, None):
             if not of_spine(mutant.file):
@@ -238,6 +239,7 @@ def _tested(mutant: Mutant) -> int:
         if hasattr(sys.modules.get(parent), short):
             delattr(sys.modules[parent], short)
     options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-o", "addopts=", "--doctest-modules"]
+    options += ["-p", "no:unraisableexception"]  # which searches all memory at the end, twice
     code = int(pytest.main([*options, *arguments(mutant.file)], plugins=[Chosen(mutant.file)]))
     if code == 5:
         print(f"no test concerns {mutant.name}")

@@ -19,7 +19,7 @@ def by_points(points: Tensor) -> Tensor:
     >>> by_points(tensor([3., 5.]))
     tensor([0., 1.])
     """
-    better = (points > points[:, None]).sum(1).float()
+    better = (points > points[:, None]).sum(1).to(points.dtype)
     return (better.max() - better) / better.max().clamp(min=1)
 
 
@@ -39,7 +39,7 @@ def wins(judged: Tensor) -> Tensor:
     tensor([[0.5000, 0.0000],
             [1.0000, 0.5000]])
     """
-    return (judged > judged.T).float() + 0.5 * (judged == judged.T).float()
+    return ((judged > judged.T) + 0.5 * (judged == judged.T)).to(judged.dtype)
 
 
 def anchored(judged: Tensor, rng: Any) -> Tensor:

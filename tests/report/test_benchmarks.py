@@ -70,3 +70,19 @@ def test_a_worker_takes_turns_and_one_that_breaks_says_why(part, tmp_path, monke
         assert [worker.turn(i)["tokens"] for i in (1, 2)] == [20, 30]
         with pytest.raises(SystemExit, match="IndexError"):
             worker.turn(3)
+
+
+def test_a_setting_of_another_machine_says_so(part):
+    page = part("page")
+    one, other = ({"processor": name, "instructions": ["avx2"]} for name in ("one", "other"))
+    rows = {"whet": measured([1]), "trl": measured([7], peak=4000)}
+    made = page.made({"machine": one, "settings": {"B": {"rows": rows}, "B16": {"rows": rows, "machine": other}}})
+    assert "\nB16 was measured on another one: processor other; avx2.\n" in made
+    assert "B was measured" not in made
+
+
+def test_both_sides_of_a_setting_compute_in_its_format(part):
+    work = part("work")
+    assert work.sized("B16").dtype == "bfloat16"
+    assert {work.sized(name).dtype for name in work.SETTINGS if name != "B16"} == {"float32"}
+    assert {**vars(work.sized("B16")), "dtype": "float32"} == vars(work.sized("B"))
