@@ -35,14 +35,14 @@ class Apart:
     drawn: int = 0
     copy: Any = None
 
-    def draw(self, prompts: Any, how: sampler.Drawing, seed: int) -> sampler.Drawn:
+    def draw(self, prompts: Any, how: sampler.Drawing, seed: int, ended: sampler.Ended | None = None) -> sampler.Drawn:
         if self.copy is None or self.drawn % self.every == 0:
             self.copy = deepcopy(self.engine.model)
             for x in self.copy.parameters():
                 x.data = x.data.to(self.dtype).float()
         self.drawn += 1
         how = replace(how, temperature=how.temperature * self.heat)
-        return sampler.Own(self.engine, self.copy).draw(prompts, how, seed)
+        return sampler.Own(self.engine, self.copy).draw(prompts, how, seed, ended)
 
     def moves(self) -> None: ...
 
