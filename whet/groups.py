@@ -27,12 +27,18 @@ def size(group: Group) -> PerResponse:
 
 
 def mean(x: PerResponse, group: Group) -> PerResponse:
-    """Mean over the responses of the same problem.
+    """Mean over the responses of the same problem; of equal numbers exactly that number, whatever it is.
+
+    Only the distances from the largest are summed: the rounding of a plain sum, divided by a spread of 0 + ε, would give
+    equal rewards an advantage of as much as 0.3.
 
     >>> mean(tensor([1., 2., 5.]), tensor([0, 0, 1]))
     tensor([1.5000, 1.5000, 5.0000])
+    >>> mean(torch.full((23,), 2.3), torch.zeros(23).long())[0] == tensor(2.3)
+    tensor(True)
     """
-    return total(x, group) / size(group)
+    most = largest(x.detach(), group)
+    return most + total(x - most, group) / size(group)
 
 
 def std(x: PerResponse, group: Group) -> PerResponse:

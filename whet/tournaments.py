@@ -24,12 +24,13 @@ def by_points(points: Tensor) -> Tensor:
 
 
 def against_first(judged: Tensor) -> Tensor:
-    """The points of all beside the first; its own are its mean beside the others.
+    """The points of all beside the first; its own are its mean beside the others, without rounding where all are equal.
 
     >>> against_first(tensor([[0., 5.], [7., 0.]]))
     tensor([5., 7.])
     """
-    return torch.cat([judged[:1, 1:].mean(1), judged[1:, 0]])
+    last = judged[0, -1:]
+    return torch.cat([last + (judged[:1, 1:] - last).mean(1), judged[1:, 0]])
 
 
 def wins(judged: Tensor) -> Tensor:

@@ -183,12 +183,15 @@ def test_on_policy_the_gradient_is_the_policy_gradient(name):
 
 @pytest.mark.parametrize("name", claimed("silent_on_equal_rewards"))
 @pytest.mark.parametrize("right", [True, False])
-def test_silent_on_equal_rewards(name, right):
+@pytest.mark.parametrize("score", [None, 0.1, 2.3, -1 / 3])  # sums of some of these are rounded
+def test_silent_on_equal_rewards(name, right, score):
     for seed in SEEDS:
-        given = case(seed)
+        given = case(seed, sizes=(23, 7, 3, 1))
         equal = torch.full_like(given.batch["correct"], right)
         length = torch.full_like(given.batch["length"], 5)
-        given = given.having(correct=equal, score=equal.float(), length=length)
+        given = given.having(
+            correct=equal, score=equal.float() if score is None else score + 0.0 * equal, length=length
+        )
         assert float(weighed(RECIPES[name], given).batch["advantage"].abs().max()) == 0
 
 

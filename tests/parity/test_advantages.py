@@ -99,6 +99,14 @@ def test_gpg_counts_groups_with_spread_and_verl_counts_rewards():
 # --- several rewards -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_of_equal_rewards_stays_silent_beside_others_in_gdpo(seed):
+    rewards = torch.rand(12, 2, generator=torch.Generator().manual_seed(seed))
+    rewards[9:] = 0.3
+    advantage = gdpo.decoupled_over_batch(rewards, tensor([0] * 4 + [1] * 5 + [2] * 3))
+    assert advantage[9:].tolist() == [0, 0, 0]
+
+
 def test_gdpo():
     golden = GOLDEN["gdpo"]
     rewards = tensor(golden["rewards"])

@@ -6,6 +6,7 @@ A   = (S - mean S) / (std S + ε),   S = Σ_k z_k  over the responses of the bat
 
 import torch
 
+from whet import groups
 from whet.fields import Group, PerPart, PerResponse
 from whet.papers import grpo
 from whet.recipe import Paper
@@ -28,11 +29,13 @@ def decoupled_over_batch(
 ) -> PerResponse:
     """The sum of z-scores, then in standard deviations from its mean over the responses of the batch.
 
+    That mean is 0, since the z-scores of a group are; its rounding would give a silent group a sign.
+
     >>> decoupled_over_batch(tensor([[0., 1.], [2., 3.]]), tensor([0, 0]))
     tensor([-0.7071,  0.7071])
     """
-    whole = torch.zeros_like(group)
-    return grpo.z_score(decoupled(rewards, group, epsilon), whole, batch_epsilon)
+    score = decoupled(rewards, group, epsilon)
+    return score / (groups.std(score, torch.zeros_like(group)) + batch_epsilon)
 
 
 recipe = grpo.recipe.with_(

@@ -16,8 +16,8 @@ def length_weighted(reward: PerResponse, group: Group, length: Count) -> PerResp
     >>> length_weighted(tensor([2., 1., 0.]), tensor([0, 0, 0]), tensor([10, 20, 30]))
     tensor([ 1.3333,  0.3333, -0.6667])
     """
-    tokens = length.float()
-    return reward - groups.total(tokens * reward, group) / groups.total(tokens, group).clamp(min=1)
+    tokens, centred = length.float(), reward - groups.mean(reward, group)  # so that equal rewards are exactly 0
+    return centred - groups.total(tokens * centred, group) / groups.total(tokens, group).clamp(min=1)
 
 
 recipe = grpo.recipe.with_(
