@@ -29,8 +29,8 @@ def size(group: Group) -> PerResponse:
 def mean(x: PerResponse, group: Group) -> PerResponse:
     """Mean over the responses of the same problem; of equal numbers exactly that number, whatever it is.
 
-    Only the distances from the largest are summed: the rounding of a plain sum, divided by a spread of 0 + ε, would give
-    equal rewards an advantage of as much as 0.3.
+    Only the distances from the largest are summed: the rounding of a plain sum, divided by a spread of 0 + ε, would
+    give equal rewards an advantage of as much as 0.3.
 
     >>> mean(tensor([1., 2., 5.]), tensor([0, 0, 1]))
     tensor([1.5000, 1.5000, 5.0000])
