@@ -53,7 +53,7 @@ def moved(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
     """How far pass@1 at the end is from what it was, seed by seed: the mean with its 95 % interval, in points."""
     lines = []
     for split in now[0]:
-        if split != "seed":
+        if split != "seed" and split in before[0]:
             found = estimate(
                 [100 * (b[split][1]["pass@1"] - a[split][1]["pass@1"]) for a, b in zip(before, now, strict=True)]
             )
@@ -68,14 +68,15 @@ def main(runs: Path) -> None:
     for seed in SEEDS:
         rows.append(row(trained(seed, runs), seed))
         print(json.dumps(rows[-1]["level1"]), flush=True)
-    about = {
+    about: dict[str, Any] = {
         "command": "python -m tests.learning.demo: whet train grpo --task.levels=1 --steps 60 --seed SEED, one thread",
         "date": str(date.today()),
         "values": "[before, after]",
     }
     if RESULT.is_file():
-        about["pass@1 at the end less the result before"] = moved(json.loads(RESULT.read_text())["runs"], rows)
-        print("\n".join(about["pass@1 at the end less the result before"]))
+        before = json.loads(RESULT.read_text())
+        about["before"] = {"date": before["date"], "pass@1 at the end, this less that": moved(before["runs"], rows)}
+        print(json.dumps(about["before"], indent=1))
     RESULT.write_text(json.dumps({**about, "runs": rows}, indent=1) + "\n", encoding="utf-8")
 
 
