@@ -472,3 +472,11 @@ def test_no_valid_group_gives_an_empty_batch_and_nothing_left():
     assert len({name for part in asked for name in part}) == 6
     again, _ = confucius_pshw.surplus_first(draw, pool[:2], pool, torch.Generator().manual_seed(0), memory, rounds=1)
     assert len(again) == 0
+
+
+@pytest.mark.parametrize("value", [0.1, 2.3, -1 / 3])
+def test_the_mean_of_equal_numbers_is_that_number(value):
+    x, mask = torch.full((23, 7), value), torch.arange(7) < torch.arange(23)[:, None] % 8
+    assert groups.batch_mean(x, mask) == x[0, 0]
+    assert bool((groups.mean(x[:, 0], torch.arange(23) // 9) == x[0, 0]).all())
+    assert groups.batch_mean(x, torch.zeros_like(mask)) == 0

@@ -338,6 +338,11 @@ def test_without_a_candidate_clip_cov_selects_nothing():
     assert not call(clip_cov.some_covarying, given).any()
 
 
+def test_without_covariance_kl_cov_selects_nothing():
+    given = {**covarying()[1], "advantage": torch.full((2, 3), 0.3)}
+    assert not call(clip_cov.most_covarying, given).any()
+
+
 def test_kl_cov():
     golden, (_, given, chosen) = GOLDEN["kl_cov"], covarying()
     mask = given["mask"]

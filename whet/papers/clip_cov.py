@@ -57,14 +57,14 @@ def most_covarying(
     mask: Mask,
     share: float = 2e-3,  # the authors' 7B script; 2e-4 for 32B, verl's default
 ) -> Mask:
-    """The `share` of all tokens with the largest covariance, at least one.
+    """The `share` of all tokens with the largest covariance, at least one; none where all advantages are equal.
 
     >>> most_covarying(tensor([[-.1, -2., -.5, -3.]]), tensor([[1., 1., -1., -1.]]), torch.ones(1, 4).bool())
     tensor([[False, False, False,  True]])
     """
     tokens, c = int(mask.sum()), torch.where(mask, covariance(advantage, logp, mask), -torch.inf).flatten()
     largest = c.topk(min(max(int(share * tokens), 1), tokens)).indices
-    return torch.zeros_like(mask).flatten().index_fill(0, largest, True).view_as(mask)
+    return torch.zeros_like(mask).flatten().index_fill(0, largest, True).view_as(mask) & (c > 0).view_as(mask)
 
 
 def clip_unless_selected(
@@ -104,7 +104,10 @@ _shared = {
         date="2025-05-28", authors="Cui, Ganqu and Zhang, Yuchen and Chen, Jiacheng and Yuan, Lifan and others"),
     "normalise": plain.over_tokens, "penalties": (),
     "update": partial(plain.one_pass, minibatches=4),  # ours: the scripts make 8 updates from 256 prompts
-    "departs": ("Groups without signal are kept; the scripts draw them again: add that with +dynamic_sampling.",),
+    "departs": (
+        "Groups without signal are kept; the scripts draw them again: add that with +dynamic_sampling.",
+        "Where all advantages are equal no token covaries and none is selected; kl_cov in verl takes the first ones.",
+    ),
 }  # fmt: skip
 
 recipe = grpo.recipe.with_(
