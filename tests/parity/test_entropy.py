@@ -141,6 +141,8 @@ def test_ppl_advantage():
 def test_position_advantage():
     bonus = tensor(GOLDEN["position_advantage"]["bonus"])
     close(ppl_advantage.late_counts_more(torch.ones(1, 4), on(1, 4))[0], 1 + bonus)
+    tiny = torch.full((1, 4), -1e-9)  # what rounding leaves of 0 has no direction
+    assert torch.equal(ppl_advantage.late_counts_more(tiny, on(1, 4)), tiny)
     close(ppl_advantage.late_counts_more(-torch.ones(1, 4), on(1, 4))[0], -1 - bonus)
     close(ppl_advantage.late_counts_more(torch.zeros(1, 4), on(1, 4))[0], torch.zeros(4))
     close(ppl_advantage.late_counts_more(torch.ones(1, 1), on(1, 1)), 1 + bonus[-1:, None])
