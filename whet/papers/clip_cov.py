@@ -52,11 +52,9 @@ def some_covarying(
 
 
 def most_covarying(
-    logp: PerToken,
-    advantage: PerToken,
-    mask: Mask,
+    logp: PerToken, advantage: PerToken, mask: Mask,
     share: float = 2e-3,  # the authors' 7B script; 2e-4 for 32B, verl's default
-) -> Mask:
+) -> Mask:  # fmt: skip
     """The `share` of all tokens with the largest covariance, at least one; none where all advantages are equal.
 
     >>> most_covarying(tensor([[-.1, -2., -.5, -3.]]), tensor([[1., 1., -1., -1.]]), torch.ones(1, 4).bool())
@@ -104,10 +102,8 @@ _shared = {
         date="2025-05-28", authors="Cui, Ganqu and Zhang, Yuchen and Chen, Jiacheng and Yuan, Lifan and others"),
     "normalise": plain.over_tokens, "penalties": (),
     "update": partial(plain.one_pass, minibatches=4),  # ours: the scripts make 8 updates from 256 prompts
-    "departs": (
-        "Groups without signal are kept; the scripts draw them again: add that with +dynamic_sampling.",
-        "Where all advantages are equal no token covaries and none is selected; kl_cov in verl takes the first ones.",
-    ),
+    "departs": ("Groups without signal are kept; the scripts draw them again: add that with +dynamic_sampling. "
+                "Where all advantages are equal none is selected; verl's KL-Cov takes the first tokens.",),
 }  # fmt: skip
 
 recipe = grpo.recipe.with_(

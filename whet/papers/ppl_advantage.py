@@ -4,8 +4,6 @@ perplexity  A'_it = A_it (1 - α w_i)              w_i: z-score of log PPL_i = -
 position    A'_it = A_it + sign(A_it) b_it        b_it grows with the relative position in the response
 """
 
-import torch
-
 from whet import groups
 from whet.fields import Group, Mask, PerToken
 from whet.papers import grpo
@@ -33,14 +31,12 @@ def late_counts_more(
 ) -> PerToken:  # fmt: skip
     """A bonus in the advantage's own direction: γ sigmoid(steepness · x), x from -1 at the start to 1 at the end.
 
-    An advantage below 1e-6 is rounding, and has no direction.
-
     >>> late_counts_more(tensor([[1., 1., -1., -1.]]), torch.ones(1, 4).bool())
     tensor([[ 1.0007,  1.0159, -1.0841, -1.0993]])
     """
-    length = groups.length(mask)[:, None]
-    x = 1 - 2 * (length - mask.cumsum(1)) / (length - 1).clamp(min=1)
-    return advantage + torch.where(advantage.abs() < 1e-6, 0.0, advantage.sign()) * gamma * (steepness * x).sigmoid()
+    x = 1 - 2 * (groups.length(mask)[:, None] - mask.cumsum(1)) / (groups.length(mask)[:, None] - 1).clamp(min=1)
+    sign = (advantage * (advantage.abs() > 1e-6)).sign()  # what is left of 0 by rounding has no direction
+    return advantage + sign * gamma * (steepness * x).sigmoid()
 
 
 recipe = grpo.recipe.with_(
