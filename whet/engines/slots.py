@@ -222,7 +222,7 @@ class Desk:
 
     def __init__(self, model: Any, how: Drawing, lines: int, slots: int) -> None:
         # One line more than responses: for the slots that nobody is in.
-        self.page = Page(model, torch.zeros(lines + 1, how.max_tokens), how)
+        self.page = Page(model, torch.zeros(lines + 1, how.max_tokens, device=model.device), how)
         self.every = torch.arange(slots, device=self.page.device)
         self.front = self.page.opened([lines] * slots, torch.zeros_like(self.every))
         self.front = self.front.kept(self.every)  # each field a tensor of its own
