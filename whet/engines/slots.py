@@ -101,8 +101,9 @@ class Slots:
         with self.engine.precision():
             desk = self._desk(how, power(n), slots, width)
             self._write(prompts, desk, slots, numbers(n, how.max_tokens, seed), ended)
-        drawn = desk.page.whole()
-        return Drawn(*(x[:n].clone() for x in (drawn.tokens, drawn.logp, drawn.entropy, drawn.length, drawn.finished)))
+        all_ = desk.page.whole()
+        tokens, logp, entropy = (x[:n].clone() for x in (all_.tokens, all_.logp, all_.entropy))
+        return Drawn(tokens, logp, entropy, all_.length[:n].clone(), all_.finished[:n].clone())
 
     def moves(self) -> None:
         """Nothing to do."""
@@ -190,6 +191,8 @@ class Slots:
 
     def _recorded(self, desk: "Desk", rows: int, width: int) -> Step:
         """One step of the first slots over so many positions, recorded when it is first wanted."""
+        assert self.policy is not None
+        assert self.room is not None
         if (rows, width) not in desk.steps:
             before = desk.front.kept(desk.every)
             desk.front.running.zero_()  # a rehearsal then changes nothing that is not put back or written again
