@@ -1,8 +1,8 @@
 """Setting F, on a GPU: python benchmarks/gpu.py [--out results/gpu.json]; a few minutes, about 40 GiB of the card.
 
-A Qwen2 of 0.5 billion random weights in bfloat16: 256 and 1024 responses of 512 tokens at once, against Hugging Face
-`generate` and the card's measured bandwidth; and the learner on 16 sequences of 2,048 tokens, against the card's
-measured matrix products. `--device cpu --size tiny` only shows that the script runs.
+A Qwen2 of 0.5 billion random weights in bfloat16: 256 and 1024 responses of 512 tokens at once, in waves and in
+recorded steps, against Hugging Face `generate` and the card's measured bandwidth; and the learner on 16 sequences of
+2,048 tokens, against the card's measured matrix products. `--device cpu --size tiny` only shows that the script runs.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from whet.engines.local import LocalEngine
 from whet.engines.profile import Limits, Profile, limits, profiling
+from whet.engines.sampler import Own
+from whet.engines.slots import Slots
 from whet.papers import grpo
 from whet.step import objective, wanted, weigh
 from whet.tasks import Problem
@@ -97,7 +99,7 @@ def must_move(size: Size, model: Any, rows: int, number: int = 2) -> float:
 
 
 def decode(mine: LocalEngine, size: Size, rows: int, machine: Limits) -> dict[str, Any]:
-    """whet and `generate` on the same prompts."""
+    """whet, in waves and in recorded steps, and `generate` on the same prompts."""
     problems = asked(size, rows // GROUP)
 
     def ours() -> int:
@@ -113,12 +115,18 @@ def decode(mine: LocalEngine, size: Size, rows: int, machine: Limits) -> dict[st
         ended = (out[:, ids.shape[1] :] == 1).int().cumsum(1)
         return int((ended == 0).sum() + (ended[:, -1] > 0).sum())
 
-    found: dict[str, Any] = {"whet": timed(mine.device, ours)}
+    found = {}
+    for way, sampler in (("", Own), (" graph", Slots)):
+        mine.sampler = sampler(mine)
+        found[f"decode {rows}{way}"] = {"whet": timed(mine.device, ours)}
+    mine.sampler = Own(mine)
     small = Qwen2ForCausalLM(model.config).to(mine.device, torch.bfloat16).eval()
     small.load_state_dict(model.state_dict())
-    found["generate"] = timed(mine.device, lambda: theirs(small))
-    moved = must_move(size, model, rows)
-    return {**found, "bandwidth_share": moved / median(row["seconds"] for row in found["whet"]) / machine.bandwidth}
+    generated, moved = timed(mine.device, lambda: theirs(small)), must_move(size, model, rows)
+    for row in found.values():
+        seconds = median(turn["seconds"] for turn in row["whet"])
+        row |= {"generate": generated, "bandwidth_share": moved / seconds / machine.bandwidth}
+    return found
 
 
 def learn(mine: LocalEngine, size: Size, machine: Limits) -> dict[str, Any]:
@@ -161,7 +169,7 @@ def main() -> None:
     book: dict[str, Any] = {"device": name, "torch": torch.__version__, "size": told.size, "dtype": told.dtype}
     book |= {"matmul": machine.matmul, "bandwidth": machine.bandwidth}
     for rows in size.responses if told.only != "learn" else ():
-        book[f"decode {rows}"] = decode(mine, size, rows, machine)
+        book |= decode(mine, size, rows, machine)
     if told.only != "decode":
         book["learner"] = learn(mine, size, machine)
     told.out.parent.mkdir(exist_ok=True, parents=True)

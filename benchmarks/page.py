@@ -278,7 +278,11 @@ def _gpu() -> list[str]:
     """F, from results/gpu.json."""
     lines = ["", "## F. On a GPU", ""]
     if not GPU.is_file():
-        return [*lines, "Not run yet: `make bench-gpu`, on a machine with a GPU."]
+        said = (
+            "Not run yet: `make bench-gpu`, on a machine with a GPU. Steps of decoding recorded as a graph (`--graph`)",
+            "are tested for equal results on a CPU, where nothing is recorded, and have not run on a GPU either.",
+        )
+        return [*lines, *prose(*said)]
     told = json.loads(GPU.read_text())
     lines += [
         *prose(
@@ -294,7 +298,7 @@ def _gpu() -> list[str]:
             speeds = [median(number(x, "tokens/s") for x in row[side]) for side in ("whet", "generate")]
             cells = [f"{speed:,.0f} tokens/s" for speed in speeds]
             yes = "yes" if row["bandwidth_share"] >= 0.4 else "**no**"
-            what = f"{name.split()[1]} responses at once"
+            what = f"{name.split()[1]} responses at once{', in recorded steps' if name.endswith('graph') else ''}"
             cells = [
                 what,
                 *cells,

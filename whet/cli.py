@@ -109,6 +109,7 @@ def train(
     trust_remote_code: TRUST = False,
     allow_pickle: PICKLE = False,
     optimiser: OPTIMISER = "adamw",
+    graph: Annotated[bool, typer.Option(help="On a GPU: draw in recorded steps; not measured yet.")] = False,
     track: Annotated[str, typer.Option(help="Also tell tensorboard, wandb or trackio, joined by commas.")] = "",
     profile: PROFILE = False,
 ) -> None:

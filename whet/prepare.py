@@ -79,6 +79,8 @@ def prepared(run: Run, recipe: Recipe, task: Any = None) -> tuple[Any, Any, Run]
 
     seed_everything(run.seed)
     guard, choice, _ = choices_of(run)
+    if run.setup.graph and choice.engine != "local":
+        raise Refused(f"--graph is for the engine local, {choice.engine} records steps by itself: leave --graph out.")
     task = make(run.task, **run.options) if task is None else task
     if not run.model and run.task == "digits":
         from whet.models import tiny

@@ -14,7 +14,7 @@ from tests.engines.models import (
     sampled,
     told,
 )
-from whet.engines import pick, sampler
+from whet.engines import pick, reading, sampler
 from whet.engines.pick import Drawing
 from whet.fields import FIELDS, made_by
 from whet.refusal import Refused
@@ -74,11 +74,10 @@ def test_the_cache_makes_room_again_when_it_is_full(monkeypatch):
 
 
 def test_each_distinct_prompt_is_read_once(monkeypatch):
-    read, before = [], sampler._read
-    monkeypatch.setattr(sampler, "_forward", lambda *a, f=sampler._forward: read.append(a[1].shape) or f(*a))
+    read = []
+    monkeypatch.setattr(reading, "forward", lambda *a, f=reading.forward: read.append(a[1].shape) or f(*a))
     mine = engine()
     mine.sample(problems("abc", "12", "abc"), [4, 4, 4], max_tokens=1, seed=0)
-    assert before is sampler._read
     assert read == [torch.Size([2, 3])]
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from tests.engines.models import FAMILIES, PROMPTS, engine, problems, sampled
-from whet.engines import sampler, waves
+from whet.engines import replaced, sampler, waves
 
 PLAIN = ("gemma2", "gemma3", "lfm2", "mistral", "phi3", "gpt_oss")  # windows, caps, states, sinks
 
 
 def plainly(monkeypatch):
-    monkeypatch.setattr(waves, "fits", lambda *_: False)
+    monkeypatch.setattr(replaced, "fits", lambda *_: False)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -38,7 +38,7 @@ def test_responses_that_wait_for_room_are_the_same(rows, monkeypatch):
 def test_an_architecture_that_does_not_fit_is_known_by_its_own_layers(family):
     mine = engine(family)
     sampled(mine)
-    assert waves.fits(mine.model, sampler._takes(type(mine.model))) == (family not in PLAIN)
+    assert replaced.fits(mine.model) == (family not in PLAIN)
 
 
 def test_the_model_keeps_its_own_attention():

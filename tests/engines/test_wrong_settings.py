@@ -16,6 +16,7 @@ from whet.train import start_run
         ({"dtype": "bfloat16"}, "this processor multiplies bfloat16 matrices at 1.0 times .* take the dtype float32.$"),
         ({"dtype": "float16"}, "dtype 'float16' is not known: it is float32 or bfloat16.$"),
         ({"optimiser": "sgd"}, "there is no optimiser 'sgd': it is adamw or adamw_8bit.$"),
+        ({"graph": True}, "--graph records steps on a GPU, and this is on cpu: take --device cuda or leave it out.$"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(setup, sentence, tmp_path, monkeypatch):

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from whet import groups
 from whet.batch import Batch
-from whet.engines import forward, optimiser, precision, sampler, scoring, text
+from whet.engines import forward, optimiser, page, precision, sampler, scoring, text
 from whet.engines.learner import LocalLearner, Objective, finite
 from whet.engines.pick import Drawing
+from whet.engines.slots import Slots
 from whet.models import load, lora
 from whet.models.chat import Formatter
 from whet.models.setup import Setup, recomputing
@@ -48,6 +49,7 @@ class LocalEngine:
         adapters: Any = None,
         chunk: int | None = None,
         optimiser_name: str = "adamw",
+        graph: bool = False,
     ) -> None:
         if min(token_budget, max_rows, 1 if chunk is None else chunk) < 1:
             raise Refused(
@@ -59,7 +61,7 @@ class LocalEngine:
         self.token_budget, self.max_rows, self.chunk = token_budget, max_rows, chunk
         self.lr = load.default_lr(model.num_parameters()) if lr is None else lr
         self.card: dict[str, Any] = {}
-        self.sampler: sampler.Sampler = sampler.Own(self)
+        self.sampler: sampler.Sampler = Slots(self) if graph else sampler.Own(self)
         self.format, self.adapters = Formatter(tokenizer), adapters
         self.parameters = [x for x in model.parameters() if x.requires_grad]
         self.optimizer = optimiser.made(optimiser_name, self.parameters, self.lr)
@@ -80,6 +82,10 @@ class LocalEngine:
         if device.startswith("cuda") and not gpu:
             raise Refused("there is no GPU that torch can use here: take the device cpu.")
         setup = setup or Setup(dtype=dtype, tokens_at_once=token_budget)
+        if setup.graph and not device.startswith("cuda"):
+            raise Refused(
+                f"--graph records steps on a GPU, and this is on {device}: take --device cuda or leave it out."
+            )
         model, tokenizer = load.model(path, setup.held_in(), setup), load.tokenizer(path, setup)
         card = load.card(path)
         room = model.get_input_embeddings().weight.shape[0]
@@ -91,7 +97,7 @@ class LocalEngine:
         lr = card.get("lr", load.default_lr(model.num_parameters())) * (lora.FASTER if adapters else 1.0)
         engine = cls(
             model, tokenizer, lr, setup.dtype, setup.tokens_at_once, path=str(path), adapters=adapters,
-            optimiser_name=setup.optimiser,
+            optimiser_name=setup.optimiser, graph=setup.graph,
         )  # fmt: skip
         engine.format = Formatter(tokenizer, setup.system, setup.thinking)
         engine.card = card
@@ -136,7 +142,7 @@ class LocalEngine:
         drawn = _sound(own.draw(prompts, how, seed, tell if ended else None))
         return self._told_entropy(self._batch([problems[i] for i in rows], prompts, drawn, how.temperature), drawn)
 
-    def _told_entropy(self, batch: Batch, drawn: sampler.Drawn) -> Batch:
+    def _told_entropy(self, batch: Batch, drawn: page.Drawn) -> Batch:
         """The batch with its entropy, by the learner's own forward pass where the sampler does not know it."""
         if drawn.knows_entropy:
             return batch
@@ -153,7 +159,7 @@ class LocalEngine:
                 self._fits(batch.problems[i], len(ids), max_tokens)
             if before:
                 drawn = _sound(self.sampler.draw(before, how, seed + nth))
-                batch = self._told_entropy(sampler.lengthened(batch, rows, drawn), drawn)
+                batch = self._told_entropy(page.lengthened(batch, rows, drawn), drawn)
         return replace(batch, texts=self._texts(batch["tokens"], batch["length"]))
 
     def _batch(self, problems: list[Problem], prompts: list[tuple[int, ...]], drawn: Any, temperature: float) -> Batch:
@@ -189,7 +195,7 @@ class LocalEngine:
         """
         words = [(*self.format.plain(text), self.stop[0]) for text in texts]
         prompts = [self._prompt(problem, len(mine)) for problem, mine in zip(problems, words, strict=True)]
-        drawn = sampler.empty(len(words), max(map(len, words), default=0), self.stop[0], "cpu")
+        drawn = page.empty(len(words), max(map(len, words), default=0), self.stop[0], "cpu")
         for row, mine in enumerate(words):
             drawn.tokens[row, : len(mine)] = torch.tensor(mine)
             drawn.length[row], drawn.finished[row] = len(mine), True
@@ -358,7 +364,7 @@ class LocalEngine:
         return [(f"{part}.{name}", x) for part, parameters in named for name, x in parameters if x.requires_grad]
 
 
-def _sound(drawn: sampler.Drawn) -> sampler.Drawn:
+def _sound(drawn: page.Drawn) -> sampler.Drawn:
     """What was drawn, refused where the policy gave no probabilities."""
     if not torch.isfinite(drawn.logp).all():
         raise NotFinite(

@@ -40,6 +40,13 @@ def computing(dtype: torch.dtype, device: torch.device) -> AbstractContextManage
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
+def unremembered(device: torch.device) -> AbstractContextManager[None]:
+    """Inside, the format stays, and no rounded weight is kept for later: a recorded step would find another there."""
+    kind = device.type
+    on, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return torch.autocast(kind, dtype=dtype, enabled=on, cache_enabled=False)
+
+
 def of_products(weight: Tensor) -> torch.dtype:
     """The format that a weight has in matrix products here and now."""
     kind = weight.device.type

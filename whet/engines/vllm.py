@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.engines import sampler
+from whet.engines import page, precision
+from whet.engines.page import Drawn, Ended
 from whet.engines.pick import Drawing
-from whet.engines.sampler import Drawn, Ended
+from whet.engines.sampler import FAR, apart
 from whet.refusal import Refused
 
 COLDEST = 0.01  # vLLM raises lower temperatures to this one, silently for the log-probabilities
 SMALL_VOCABULARY = 512  # ours: up to here all log-probabilities of a step are returned, which gives its entropy
 CPU_CACHE = 1 << 30  # bytes for keys and values on a CPU, where vLLM would take most of the machine; ours
-FAR = {"float32": 0.05, "bfloat16": 0.5}  # nats a token at the start; ours: rounding gives 1e-6 and 1e-2
 INSTALL = (
     "the engine vllm needs vLLM: `pip install vllm` on a GPU, or without one `make env-vllm` in a checkout of whet, "
     "which makes an environment of its own (.venv-vllm)."
@@ -47,7 +47,7 @@ class VLLM:
         self.sleeps = bool(self.llm.llm_engine.model_config.enable_sleep_mode)
         self.asleep, self.waiting = False, 0
         self.publish()
-        self._check(FAR[dtype or str(engine.dtype).removeprefix("torch.")])
+        self._check(FAR[precision.KNOWN[dtype] if dtype else engine.dtype])
 
     def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int, ended: Ended | None = None) -> Drawn:
         """One response to each prompt, each with a seed of its own made from `seed`; nobody is told before all end."""
@@ -56,7 +56,7 @@ class VLLM:
         if not how.greedy and how.temperature < COLDEST:
             raise Refused(f"vLLM draws at a temperature of {COLDEST} or more, not {how.temperature}: use greedy=True.")
         if not prompts:
-            return sampler.empty(0, how.max_tokens, how.padding, "cpu")
+            return page.empty(0, how.max_tokens, how.padding, "cpu")
         if self.waiting >= self.publish_every:
             self.publish()
         self._wake()
@@ -92,21 +92,10 @@ class VLLM:
 
     def _check(self, bound: float) -> None:
         """Refuse a model that vLLM computes in another way, or whose weights it did not take over."""
-        model = self.engine.model
-        vocabulary = model.get_input_embeddings().weight.shape[0]
-        prompt = tuple(i * (vocabulary - 1) // 7 for i in range(8))
-        drawn = self.draw([prompt] * 4, Drawing(1.0, 1.0, False, 8, (), 0), seed=0)
-        told, ours = [], []
-        for tokens, logp, length in zip(drawn.tokens, drawn.logp, drawn.length.tolist(), strict=True):
-            ids = torch.cat([torch.tensor(prompt), tokens[:length]])[None].to(model.device)
-            with torch.no_grad(), self.engine.precision():
-                all_ = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1).cpu()
-            ours.append(all_.gather(1, tokens[:length, None])[:, 0])
-            told.append(logp[:length])
-        gap = float((torch.cat(ours) - torch.cat(told)).abs().mean())
+        gap, kind = apart(self.engine, self), type(self.engine.model).__name__
         if not gap <= bound:
             raise Refused(
-                f"vLLM and transformers differ by {gap:.2g} nats a token on this {type(model).__name__}, so what "
+                f"vLLM and transformers differ by {gap:.2g} nats a token on this {kind}, so what "
                 "vLLM draws would not come from the policy that is trained: take the engine local."
             )
 
@@ -145,7 +134,7 @@ def _pack_head(model: Any) -> None:
 
 def _drawn(outputs: Sequence[Any], how: Drawing, whole: bool) -> Drawn:
     """vLLM's responses as tensors; the first log-probability of each position is that of the chosen token."""
-    found = sampler.empty(len(outputs), how.max_tokens, how.padding, "cpu")
+    found = page.empty(len(outputs), how.max_tokens, how.padding, "cpu")
     found.knows_entropy = whole
     for row, output in enumerate(outputs):
         length, told = len(output.token_ids), output.logprobs

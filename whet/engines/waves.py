@@ -7,36 +7,24 @@ parts is put together by their normalisers: with l = log Σ exp over a part's sc
 
     attention = σ(l_own - l_prompt) · own + σ(l_prompt - l_own) · prompt
 
-This goes into any model of transformers whose attention can be replaced by name; where a layer has a window, a
-cap on its scores, a bias or sinks, `fits` says no and the sampler takes its plain cache.
+This goes into any model of transformers whose attention can be replaced by name (`replaced.py`); for others the
+sampler takes its plain cache.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.cache_utils import DynamicLayer
 
-from whet.engines.precision import of_products
-from whet.engines.sharing import experts
+from whet.engines import replaced
+from whet.engines.replaced import Unfit
 
-NAME = "whet_waves"
 ROOM = 16  # tokens of room at first, doubled when it is full: ours, so that copying is at most as much as writing
-# What architectures hand to any attention function, and what does not change what it computes.
-HARMLESS = frozenset(
-    {"position_ids", "cache_position", "use_cache", "is_causal", "output_attentions", "output_router_logits"}
-)
 Parts = tuple[Tensor, Tensor]
-
-
-class Unfit(Exception):
-    """This architecture's attention is more than keys, values and a scale."""
 
 
 @dataclass
@@ -86,6 +74,11 @@ class Wave:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def depth(self) -> int:
+        """How many layers there are."""
+        return len(self.prompts.layers)
+
     def kept(self, mine: Bool[Tensor, "r"]) -> "Wave":
         """Only these responses, one at least; prompts that nobody follows any more are dropped."""
         index = mine.nonzero()[:, 0]
@@ -133,6 +126,16 @@ class Wave:
         return (out, total) if self.whole else (out[self.place], total[self.place])
 
 
+def forward(
+    model: Any, waves: Sequence[Wave], token: Int[Tensor, "r"], position: Int[Tensor, "r"]
+) -> Float[Tensor, "r v"]:
+    """Logits after one more token of each response of all waves, in their order."""
+    logits = replaced.forward(model, waves, token, position)
+    for wave in waves:
+        wave.filled += 1
+    return logits
+
+
 def partial(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Parts:
     """Attention [b h m s] over these keys only, and log Σ exp of its scores [b h m]."""
     if query.device.type == "cpu":
@@ -156,93 +159,3 @@ def _longer(x: Tensor, index: Tensor | None, filled: int) -> Tensor:
     room = x.new_empty(rows, x.shape[1], max(ROOM, 2 * filled), x.shape[3])
     room[:, :, :filled] = x[:, :, :filled] if index is None else x[:, :, :filled].index_select(0, index)
     return room
-
-
-# --- inside a model of transformers -----------------------------------------------------------------------
-
-
-@dataclass
-class _Writing:
-    """The waves that the model is computing now, and the layers that have attended in this step."""
-
-    waves: Sequence[Wave] = ()
-    seen: list[int] = field(default_factory=list)
-
-
-_now = _Writing()
-_fit: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
-
-
-def fits(model: Any, takes: frozenset[str]) -> bool:
-    """Whether this model's attention can be replaced; a model that was found `Unfit` once does not fit."""
-    config = model.config.get_text_config()
-    ours = getattr(model, "_supports_attention_backend", False) and config._attn_implementation in ("sdpa", "eager")
-    rounded = of_products(model.get_input_embeddings().weight) is not torch.float32
-    # A router makes more of rounding: in a short format the order of sums must be that of the learner's attention.
-    return ours and "position_ids" in takes and not (rounded and experts(config)) and _fit.get(model, True)
-
-
-def unfit(model: Any) -> None:
-    """Remember that this model's attention cannot be replaced."""
-    _fit[model] = False
-
-
-class _Through(Cache):
-    """A cache that keeps nothing: the waves do."""
-
-    def __init__(self) -> None:
-        super().__init__(layers=[])
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Parts:
-        """The keys and values of the new token alone."""
-        return key_states, value_states
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """The longest response: only for models that count positions themselves, and ours are given."""
-        return max(wave.filled for wave in _now.waves)
-
-
-@contextmanager
-def writing(model: Any) -> Iterator[None]:
-    """Inside, the model's attention is that of the waves it is computing."""
-    config, before = model.config, model.config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-        _now.waves = ()
-
-
-def forward(
-    model: Any, waves: Sequence[Wave], token: Int[Tensor, "r"], position: Int[Tensor, "r"]
-) -> Float[Tensor, "r v"]:
-    """Logits after one more token of each response of all waves, in their order."""
-    _now.waves, _now.seen = waves, []
-    with writing(model):
-        logits: Tensor = model(
-            input_ids=token[:, None], position_ids=position[:, None], past_key_values=_Through(), use_cache=True
-        ).logits[:, -1]
-    if sorted(_now.seen) != list(range(len(waves[0].prompts.layers))):
-        raise Unfit
-    for wave in waves:
-        wave.filled += 1
-    return logits
-
-
-def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any,
-    scaling: float | None = None, dropout: float = 0.0, **more: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
-    """What a layer calls instead of its own attention: [r h 1 s] of all waves → [r 1 h s]."""
-    if attention_mask is not None or any(x is not None for name, x in more.items() if name not in HARMLESS):
-        raise Unfit
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    layer, sizes = module.layer_idx, [len(wave) for wave in _now.waves]
-    _now.seen.append(layer)
-    # Where autocast rounds products, rotated queries and keys are float32, values are not: attention takes theirs.
-    pieces = zip(_now.waves, *(x.to(value.dtype).split(sizes) for x in (query, key, value)), strict=True)
-    return torch.cat([wave.attend(layer, q, k, v, scale) for wave, q, k, v in pieces]).transpose(1, 2), None
-
-
-ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)

@@ -13,6 +13,7 @@ from typing import Any
 
 from whet.engines.head import ROOM
 from whet.engines.learner import NEAR
+from whet.engines.slots import power, width_for
 from whet.models import lora
 from whet.models.setup import Setup
 from whet.refusal import Refused
@@ -34,10 +35,11 @@ class Need:
     critic: float
     passes: float
     cache: float
+    graph: float = 0.0
 
     @property
     def total(self) -> float:
-        """All of it; the cache is gone before the gradient is computed."""
+        """All of it; the cache is gone before the gradient is computed, but what recorded steps read and write."""
         return sum(vars(self).values()) - min(self.passes, self.cache)
 
     def told(self) -> str:
@@ -92,6 +94,8 @@ def estimate(
     drawn = shape.vocabulary * (4 * PICKED if setup.device.startswith("cuda") else small)
     trained = _adapted(shape, lora.parsed(setup.lora).r) if setup.lora else count
     at_once = setup.tokens_at_once if setup.device.startswith("cuda") else min(setup.tokens_at_once, NEAR)
+    slots, token = min(rows, ROWS), shape.layers * shape.cached * small
+    kept = power(slots) * width_for(prompt + max_tokens) * token + count * (2 if small < 4 and not setup.lora else 0)
     return Need(
         weights=count * (2 if setup.held_in() == "bfloat16" else 4),
         gradients=4 * trained,
@@ -99,7 +103,8 @@ def estimate(
         reference=(4 if setup.lora else 8) * trained,  # the start, and the model that is built from it
         critic=16 * count if {"value", "new_value"} & set(needs) else 0,
         passes=_passes(shape, setup, small, min(at_once, rows * (prompt + max_tokens))),
-        cache=min(rows, ROWS) * ((prompt + max_tokens) * shape.layers * shape.cached * small + drawn),
+        cache=slots * ((prompt + max_tokens) * token * (not setup.graph) + drawn),
+        graph=kept * setup.graph,
     )
 
 

@@ -19,6 +19,7 @@ class Setup:
     parameter names, such as `*embed*,*.layers.0.*`. `recompute` trades time for memory in the backward pass.
     `tokens_at_once` is the size of a micro-batch, padding included: the gradient is the same, the memory is not.
     `optimiser` is adamw or adamw_8bit, whose moments take a quarter of the memory.
+    `graph` records the steps of the sampler on a GPU: the same responses, not measured there yet.
     `system` is the system message of every chat; `thinking` is on or off for templates that know `enable_thinking`.
     `trust_remote_code` runs the Python files of a model directory where it has an architecture of its own, and
     `allow_pickle` opens its pytorch_model.bin where it has no safetensors: both can do anything that the user can.
@@ -35,6 +36,7 @@ class Setup:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     optimiser: str = "adamw"
+    graph: bool = False
 
     def __post_init__(self) -> None:
         if self.thinking not in ("", "on", "off"):
