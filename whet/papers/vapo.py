@@ -80,7 +80,7 @@ recipe = ppo.recipe.with_(
     departs=(
         "The critic is trained alone for five updates of the run, on fresh responses of the unmoved policy.",
         "16 responses to 16 prompts and four updates for each batch.",
-        "On answers of up to 20 tokens λ is 0, and the advantage one step of a young critic's: `digits` is learned "
-        "late; sooner with alpha 1, and without the critic's head start.",
+        "On answers of up to 20 tokens λ is 0, and the advantage one step of a young critic's: it does "
+        "not learn `digits` surely, 0.57 to 0.84 of the optimum in 60 updates over six seeds; sooner with alpha 1.",
     ),
 )  # fmt: skip
