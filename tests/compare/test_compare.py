@@ -1,6 +1,7 @@
 """Comparisons from end to end: paired, reused, killed and started again, and refused where they would mislead."""
 
 import inspect
+import io
 import json
 import random
 import signal
@@ -10,9 +11,11 @@ import time
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from tests.compare.conftest import silent
 from whet.compare import maths
+from whet.compare.measure import measure
 from whet.compare.plan import Budget, Plan, seeds_of
 from whet.compare.result import across, gathered, save
 from whet.compare.work import carry_out
@@ -163,6 +166,24 @@ def test_a_run_that_fails_is_counted_told_and_left_out(plan, tmp_path):
     result = gathered(by_arm)
     assert result.recipes[1]["failed"]
     assert "grpo@update.lr=1e30" not in result.values["pass@1"]
+
+
+def test_a_finished_run_is_read_once_whatever_is_asked_of_it_and_a_terminal_sees_how_far(runs, monkeypatch):
+    read = []
+    for name in ("evaluations", "metrics"):
+        real = getattr(Store, name)
+        monkeypatch.setattr(Store, name, lambda self, *a, n=name, f=real: read.append((self.name, n)) or f(self, *a))
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    once = gathered(runs, out=terminal)
+    assert sorted(read) == sorted(
+        (s.name, n) for stores in runs.values() for s in stores for n in ("evaluations", "metrics")
+    )
+    for what in ("reading runs", "comparing"):
+        assert what in terminal.file.getvalue()
+    for name in ("pass@1", "entropy", "kl", "speed"):
+        assert once.values[name] == {
+            label: {s.about["seed"]: measure(s, name) for s in stores} for label, stores in runs.items()
+        }
 
 
 def test_results_can_be_saved_and_two_tasks_have_a_middle(runs, tmp_path):

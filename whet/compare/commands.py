@@ -98,7 +98,7 @@ def _results(plan: Any, measure: str, delta: float | None, against: str, workers
     found = []
     for task in plan.tasks:
         by_arm = {arm: [job.store for job in jobs if (job.arm, job.task) == (arm, task)] for arm in plan.arms}
-        found.append(gathered(by_arm, measure, delta, against, budget=str(plan.budget)))
+        found.append(gathered(by_arm, measure, delta, against, budget=str(plan.budget), out=out))
     return found
 
 
@@ -115,7 +115,7 @@ def _of_runs(folders: list[Path], measure: str, delta: float | None, against: st
         taken = [store.about["seed"] for store in stores]
         if len(set(taken)) < len(taken):
             raise Refused(f"Two runs of {recipe} have the same seed: name one of them.")
-    return gathered(by_recipe, measure, delta, against)
+    return gathered(by_recipe, measure, delta, against, out=out)
 
 
 def _report(results: list[Any], to: str, name: str) -> None:
