@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -197,6 +198,55 @@ def test_a_study_sweeps_every_recipe_alike_on_seeds_of_its_own(plan, tmp_path):
     assert chosen.plans[0].arms[0] == "grpo@update.lr=0.01"
     with pytest.raises(Refused, match="Seed 0 is in the sweep and in the comparison"):
         study.sweep(small, [1e-2], (0,), "speed", silent())
+
+
+BREAKS = {
+    "unborn": """from whet.papers import grpo
+
+def never(reward):
+    raise RuntimeError("no advantage today")
+
+recipe = grpo.recipe.with_(name="unborn", new="it never begins", advantage=never)
+""",
+    "shortlived": """from whet.papers import grpo
+
+def once(learner, batch, lr: float | None = None):
+    raise RuntimeError("no update today")
+
+recipe = grpo.recipe.with_(name="shortlived", new="it breaks at once", update=once)
+""",
+}
+
+
+def test_a_recipe_that_fails_at_every_rate_is_left_out_and_named_and_the_others_go_on(tmp_path):
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+    from whet.report.study import page
+
+    broken = [f"{tmp_path}/{name}.py" for name in BREAKS]
+    for file, text in zip(broken, BREAKS.values(), strict=True):
+        Path(file).write_text(text)
+    words = ["study", "grpo", *broken, "--task", "digits", "--rates", "0.01", "--sweep-seeds", "1", "--seeds", "2"]
+    words += ["--budget", "steps=2", "--samples", "4", "--runs", str(tmp_path / "r"), "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, words)
+    assert done.exception is None, done.exception
+    told = json.loads((tmp_path / "o/study/comparison.json").read_text())["tasks"][0]
+    assert [one["label"] for one in told["recipes"]] == ["grpo"]
+    assert [one["recipe"] for one in told["left_out"]] == broken
+    sweep = (tmp_path / "o/study/sweep.md").read_text()
+    for text in (done.output, (tmp_path / "o/study/comparison.md").read_text(), sweep, page(tmp_path / "o", tmp_path)):
+        said = " ".join(text.split())
+        for why in ("no advantage today", "no update today"):
+            assert why in said
+    assert "at every learning rate" in sweep
+    taken = study.Taken.read(tmp_path / "o/study/sweep.json", "runs")
+    assert taken.plan.arms == ("grpo",)
+    for typed in ([*words[:1], *broken, *words[4:]], [*words, "--against", broken[0]]):
+        refused = CliRunner().invoke(app, [*typed, "--name", "again"])
+        assert isinstance(refused.exception, Refused), refused.output
+        assert "every learning rate" in str(refused.exception)
+        assert not (tmp_path / "o/again/comparison.json").exists()
 
 
 def test_settings_for_all_recipes_of_a_study_follow_its_options(tmp_path):

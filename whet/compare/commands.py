@@ -82,15 +82,10 @@ def compare(
 
 def _results(plan: Any, measure: str, delta: float | None, against: str, workers: int = 0) -> list[Any]:
     """Make the runs of a plan that are not there, and judge all of them, task by task."""
-    from whet.compare.measure import possible
     from whet.compare.result import gathered
     from whet.compare.work import carry_out
-    from whet.tasks.shelf import make
 
-    for task in plan.tasks:
-        possible(measure, plan.samples, list(make(task, **plan.options).evaluation()))
-    if against and against not in plan.arms:
-        raise Refused(f"--against {against}: it is not among {', '.join(plan.arms)}.")
+    _measurable(plan, measure, against)
     jobs = plan.checked().jobs()
     if len(plan.seeds) == 1:
         out.print("One seed: there will be no intervals. Five are a good beginning: --seeds 5.")
@@ -100,6 +95,17 @@ def _results(plan: Any, measure: str, delta: float | None, against: str, workers
         by_arm = {arm: [job.store for job in jobs if (job.arm, job.task) == (arm, task)] for arm in plan.arms}
         found.append(gathered(by_arm, measure, delta, against, budget=str(plan.budget), out=out))
     return found
+
+
+def _measurable(plan: Any, measure: str, against: str = "") -> None:
+    """Refused, before anything runs, where the runs of a plan could not have the measure, or lack the one recipe."""
+    from whet.compare.measure import possible
+    from whet.tasks.shelf import make
+
+    for task in plan.tasks:
+        possible(measure, plan.samples, list(make(task, **plan.options).evaluation()))
+    if against and against not in plan.arms:
+        raise Refused(f"--against {against}: it is not among {', '.join(plan.arms)}.")
 
 
 def _of_runs(folders: list[Path], measure: str, delta: float | None, against: str) -> Any:
@@ -188,8 +194,11 @@ def study(
 ) -> None:
     """The same small sweep of learning rates for each recipe, on seeds of its own; then the comparison.
 
-    It can be killed and started again at any time: finished runs are used, whatever they were made for.
+    A recipe that fails at every rate is left out and named. The study can be killed and started again at any time:
+    finished runs are used, whatever they were made for.
     """
+    from dataclasses import replace
+
     from whet.compare import study as studies
     from whet.compare.plan import Budget, Plan, seeds_of
 
@@ -206,13 +215,16 @@ def study(
         settings,
         options,
     )
-    tried = seeds_of(sweep_seeds, studies.FIRST)
-    chosen = studies.sweep(plan, studies.rates_of(rates), tried, measure, out, workers, sweep_samples)
+    tried, each = seeds_of(sweep_seeds, studies.FIRST), studies.rates_of(rates)
+    _measurable(plan, measure, against)
+    _measurable(replace(plan, samples=sweep_samples or samples) if each else plan, measure)
+    chosen = studies.sweep(plan, each, tried, measure, out, workers, sweep_samples)
     studies.write_sweep(chosen, Path(to) / name / "sweep.json")
+    chosen.holds(against)
     results = []
     for one in chosen.plans:
         results += _results(one, measure, delta, chosen.arm(against, one.tasks[0]), workers)
-    _report([studies.relabelled(result) for result in results], to, name)
+    _report([studies.relabelled(result, chosen.left_out) for result in results], to, name)
 
 
 @more.command()

@@ -47,6 +47,7 @@ class Result:
     passing: dict[str, list[list[float]]] = field(default_factory=dict)
     law: dict[str, dict[str, Any]] = field(default_factory=dict)
     differs: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)  # recipes that a sweep found no rate for, and why
 
     @property
     def labels(self) -> list[str]:
