@@ -329,7 +329,7 @@ def razor(
     rates: Annotated[str, typer.Option(help="Learning rates of every arm, between commas.")] = "0.01,0.03,0.1,0.3",
     runs: RUNS = "runs",
     to: Annotated[
-        str, typer.Option("--out", help="A folder for razor.json and razor.svg; nothing is kept without.")
+        str, typer.Option("--out", help="A folder for razor.json, or razor-runs.json, and its picture; else none.")
     ] = "",
 ) -> None:
     """RL's Razor: forgetting against KL on the new task, over runs, or on the parity toy for RL, SFT and the oracle."""
@@ -339,7 +339,10 @@ def razor(
     from whet.runs.store import find
 
     if names:
-        out.print(cut.report_of([find(name, runs) for name in names]))
+        many = cut.moved([find(name, runs) for name in names], out)
+        out.print(cut.report_of(many))
+        if to:
+            cut.save_of(many, Path(to) / "razor-runs.json")
         return
     ends = cut.toy(seeds_of(seeds), rates_of(rates))
     out.print(cut.report(ends))
