@@ -19,6 +19,7 @@ from whet.compare.work import carry_out
 from whet.recipe import Finding
 from whet.refusal import Refused
 from whet.report.catalogue import verdicts
+from whet.runs.store import Evaluated, Store
 
 RECIPES = shelf.every_recipe()
 STATED = [(name, one) for name, recipe in RECIPES.items() for one in recipe.findings]
@@ -168,7 +169,7 @@ def troubled(tmp_path, **courses):
         ({"effective_samples": (1.0, 0.2)}, "ratio tails", "26%"), ({"unknown": (0.0, 0.1)}, "reward unknown", "9.2%"),
         ({"correct": (0.3, 0.3)}, "no progress", "30.0%"),
         ({"sampler_gap": (0.0, 0.5)}, "sampler and learner differ", "0.5"),
-        ({"half_agreement": (0.01, 0.01)}, "noisy gradient", "0.010"),
+        ({"half_agreement": (0.01, 0.01), "correct": (0.3, 0.3)}, "noisy gradient", "0.010"),
     ],
 )  # fmt: skip
 def test_the_doctor_names_what_goes_wrong_with_the_number(tmp_path, courses, name, number):
@@ -183,6 +184,75 @@ def test_the_doctor_finds_nothing_in_a_run_that_is_well(tmp_path):
     found = troubled(tmp_path, **steady, grad_norm=(0.5, 0.5))
     assert set(found) <= {"forgetting", "narrowing"}  # the synthetic run forgets, and says so
     assert "forgetting" in found
+
+
+def evaluated_twice(folder, before, after, tries=32, **about):
+    """A run whose only trouble may be the held-out problems: right answers in `tries`, at the start and at the end."""
+    store = Store.create(folder, {"recipe": "grpo", "focus": "test", "elsewhere": [], "seed": 0, **about})
+    for step, row in ((0, before), (20, after)):
+        rows = [Evaluated("test", f"p{i}", 1, tries, right, 5.0, 1.0, 4.0) for i, right in enumerate(row)]
+        store.evaluated(step, rows)
+    for step in range(1, 21):
+        store.log(step, {"correct": 0.3 + 0.01 * step})
+    return store
+
+
+def found_in(store):
+    return {one.name: one for one in doctor.troubles(store)}
+
+
+def test_narrowing_is_said_only_beyond_the_chance_of_which_problems_were_asked(tmp_path):
+    before = [2] * 34 + [0] * 14
+    little = [0] * 4 + [2] * 32 + [0] * 12  # four lost and two new, of 48: it may as well be the other way round
+    assert "narrowing" not in found_in(evaluated_twice(tmp_path / "a", before, little))
+    one = found_in(evaluated_twice(tmp_path / "b", before, [0] * 14 + [3] * 21 + [0] * 13))["narrowing"]
+    for part in ("pass@32 on test fell from 70.8% to 43.8%", "[-41.7, -14.6]", "14 that were solved", "1 is new"):
+        assert part in one.sentence
+
+
+def test_a_run_that_ends_below_its_start_is_told_so(tmp_path):
+    one = found_in(evaluated_twice(tmp_path / "a", [16] * 40, [8] * 40))["worse than at the start"]
+    assert "pass@1 on test fell from 50.0% to 25.0%" in one.sentence
+    assert "worse than at the start" not in found_in(evaluated_twice(tmp_path / "b", [16] * 40, [15] * 20 + [18] * 20))
+
+
+def test_large_steps_that_teach_nothing_are_named_with_the_learning_rate(tmp_path):
+    settings = [{"address": "update.lr", "value": 0.0005, "default": None, "source": "the command line"}]
+    stores = [evaluated_twice(tmp_path / name, [9] * 9, [9] * 9, settings=settings) for name in "ab"]
+    for store, size in zip(stores, (0.03, 0.003), strict=True):
+        for step in range(1, 21):
+            store.log(step, {"correct": 0.12, **({"step_kl": size, "kl": 0.3} if step % 5 == 0 else {})})
+    first, second = map(found_in, stores)
+    assert next(iter(first)) == "steps too large"  # what to do first
+    assert "0.030 nats per token" in first["steps too large"].sentence
+    assert "--update.lr=0.00025" in first["steps too large"].sentence
+    assert "steps too large" not in second
+
+
+def test_a_recipe_is_not_recommended_to_itself(tmp_path):
+    store = evaluated_twice(tmp_path / "a", [2] * 30, [0] * 30, recipe="nsr+pkpo")
+    one = found_in(store)["narrowing"]
+    assert not {"nsr", "pkpo"} & set(one.meant)
+    said = Console(file=io.StringIO(), width=300)
+    said.print(doctor.report(store))
+    assert "already in this run: nsr, pkpo" in said.file.getvalue()
+    assert "pass@1 on test: 6.2% at the start, 0.0% at the end" in said.file.getvalue()
+
+
+def test_a_gradient_that_teaches_is_not_too_noisy_and_one_late_mini_batch_is_no_gap(tmp_path):
+    found = troubled(tmp_path, half_agreement=(0.01, 0.01), correct=(0.3, 0.5))
+    assert "noisy gradient" not in found
+    store = synthetic(tmp_path / "gap", steps=20, evaluations=2, kept=0)
+    for step in range(1, 21):
+        store.log(step, {"sampler_gap": 0.3 if step == 7 else 4e-6})
+    assert "sampler and learner differ" not in found_in(store)
+
+
+def test_ratio_tails_say_only_what_is_out_of_bounds(tmp_path):
+    one = troubled(tmp_path, ratio_max=(1.0, 50.0), ratio_tail=(0.0, 0.0), effective_samples=(1.0, 0.99))["ratio tails"]
+    assert "the largest ratio of new to old policy was 50, at update 20" in one.sentence
+    assert "outside" not in one.sentence
+    assert "worth" not in one.sentence
 
 
 # --- study ---------------------------------------------------------------------------------------------------
