@@ -476,3 +476,49 @@ def test_the_laws_of_a_run_are_told_in_sentences(tmp_path):
         "the limit is ",
     ):
         assert part in said.file.getvalue()
+
+
+def told_by_laws(store):
+    said = Console(file=io.StringIO(), width=400)
+    said.print(doctor.laws_of(store, 1.0))
+    return said.file.getvalue()
+
+
+def test_where_the_base_is_ahead_at_once_the_crossing_says_so_and_nothing_is_reached(tmp_path):
+    worse = evaluated_twice(tmp_path / "a", [8] * 30, [2] * 20 + [0] * 10)
+    worse.log(20, {"kl": 0.1, "length": 5.0})
+    said = told_by_laws(worse)
+    assert "the base is ahead at k = 1 already" in said
+    assert "never gets ahead" not in said
+    assert "% of it" not in said
+    assert "at k = 32 the run has -33.3 points [-50.0, -16.7]" in said
+    even = told_by_laws(evaluated_twice(tmp_path / "b", [8] * 30, [8] * 30))
+    assert "as good at k = 1" in even
+
+
+def test_a_law_carried_on_farther_than_what_was_seen_says_so(tmp_path):
+    store = synthetic(tmp_path / "run", 20, 0, 2, 0)
+    assert "farther than what was seen" not in told_by_laws(store)  # entropy falls from 0.8 to 0.25
+    for step in range(1, 21):
+        store.log(step, {"entropy": 0.5 - 0.01 * step})
+    assert "farther than what was seen" in told_by_laws(store)
+
+
+def test_the_laws_of_many_runs_are_one_table_by_task_and_recipe(many, tmp_path):
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+
+    for store in many:
+        store.log(1, {"entropy_moved": -0.01, "entropy_told": -0.012})
+    words = ["laws", *(str(store.folder) for store in many), "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exception is None, done.exception
+    assert "r5" in done.output
+    assert "alignment limit" not in done.output  # of so many runs not one by one
+    told = json.loads((tmp_path / "laws-runs.json").read_text())
+    assert len(told) == 12
+    row = next(row for row in told if (row["task"], row["recipe"]) == ("compose", "r0"))
+    alone = laws.exchange([many[0]])
+    assert (row["runs"], row["r2"]) == (1, [round(alone["r2"], 4)])
+    assert (row["updates"], row["signs"], row["off"]) == (1, 1, 0.2)

@@ -310,16 +310,33 @@ def laws(
     names: Annotated[list[str], typer.Argument(help="Runs by name, beginning or path.")],
     beta: Annotated[float, typer.Option(help="The KL price of the alignment limit.")] = 1.0,
     runs: RUNS = "runs",
+    to: Annotated[
+        str, typer.Option("--out", help="A folder for laws-runs.json, what several runs say together; else none.")
+    ] = "",
 ) -> None:
     """Laws of published papers on your runs.
 
     Entropy against reward, the covariance identity, crossing of pass@k, capability boundary, limits for a KL budget.
+    Of more than six runs the first two, in one table by task and recipe.
     """
-    from whet.compare.doctor import laws_of
+    import json
+
+    from whet.compare.doctor import laws_of, laws_over, laws_table
+    from whet.report.comparison_tables import FEW
+    from whet.runs.files import write_aside
     from whet.runs.store import find
 
-    for name in names:
-        out.print(laws_of(find(name, runs), beta))
+    if beta <= 0:
+        raise Refused(f"--beta {beta:g}: the price of a nat is above 0, as 1.")
+    stores = [find(name, runs) for name in names]
+    for store in stores if len(stores) <= FEW else ():
+        out.print(laws_of(store, beta))
+    if len(stores) > 1:
+        rows = laws_over(stores, out)
+        out.print(laws_table(rows))
+        if to:
+            Path(to).mkdir(parents=True, exist_ok=True)
+            write_aside(Path(to) / "laws-runs.json", json.dumps(rows, indent=1).encode())
 
 
 @more.command()
