@@ -201,6 +201,12 @@ def test_results_can_be_saved_and_two_tasks_have_a_middle(runs, tmp_path):
         (["grpo", "grpo"], "named twice"),
         (["grpo", "rloo", "--seeds", "0"], "no seed at all"),
         (["grpo", "rloo", "--budget", "tokens=x"], "is no budget"),
+        (["grpo", "rloo", "--budget", "tokens=inf"], "is no budget"),
+        (["grpo", "rloo", "--budget", "tokens=nan"], "is no budget"),
+        (["grpo", "rloo", "--budget", "steps=2.7"], "is no budget"),
+        (["grpo", "rloo", "--seeds", "1,2,1"], "has seed 1 twice"),
+        (["grpo", "rloo", "--delta", "nan"], "--delta nan: "),
+        (["grpo", "rloo", "--delta=-0.1"], "--delta -0.1: "),
         (["grpo", "rloo", "--measure", "pass@one"], "write pass@1"),
         (["grpo", "rloo", "--measure", "pass@128"], "raise --samples"),
         (["grpo", "rloo", "--measure", "pass@1:exam"], "There is no split 'exam'"),
@@ -222,6 +228,59 @@ def test_wrong_input_is_one_sentence_before_anything_runs(tmp_path, words, says)
     assert isinstance(done.exception, Refused), done.output
     assert says in str(done.exception)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["razor", "--rates", ""], "--rates '': name at least one"),
+        (["razor", "--rates", "inf"], "a learning rate is a finite number above 0"),
+        (["verify", "--study", "."], "is not the sweep.json of a study"),
+        (["calibrate", "grpo", "--factor", "1"], "--factor 1: nothing would be planted"),
+        (["calibrate", "grpo", "--factor", "0"], "--factor 0: "),
+        (["calibrate", "grpo", "--measure", "pass@128"], "raise --samples"),
+        (["calibrate", "grpo", "--delta", "inf"], "--delta inf: "),
+        (["study", "grpo", "--rates", "nan"], "a learning rate is a finite number above 0"),
+        (["study", "grpo", "--rates", "1e-3", "--against", "ppo"], "it is not among grpo"),
+        (["study", "grpo", "--rates", "1e-3", "--measure", "pass@128"], "raise --samples"),
+        (["study", "grpo", "--rates", "1e-3", "--samples", "64", "--sweep-samples", "8", "--measure", "pass@32"],
+         "there are 8"),
+        (["laws", "last", "--beta", "0"], "above 0"),
+    ],
+)  # fmt: skip
+def test_wrong_input_of_the_other_commands_is_one_sentence_before_anything_runs(tmp_path, monkeypatch, words, says):
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, Refused), done.output
+    assert says in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_do_not_compare_are_one_sentence_and_nothing_is_written(runs, tmp_path):
+    import shutil
+
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+
+    first, second = (runs["grpo"][0].folder, runs["w_reinforce"][0].folder)
+    going = tmp_path / "going"
+    shutil.copytree(second, going)
+    Store(going).status("running", "Step 3.")
+    for words, says in (
+        ([going], "going is still running: wait until it is over, or leave it out"),
+        ([second.parent / "deleted"], "deleted is not a run, and"),
+        ([second, "--seeds", "3"], "--seeds is for runs that are made"),
+        ([second, "--update.lr=1e-3"], "update.lr is for runs that are made"),
+    ):
+        done = CliRunner().invoke(app, ["compare", str(first), *map(str, words), "--out", str(tmp_path / "o")])
+        assert isinstance(done.exception, Refused), done.output
+        assert says in str(done.exception)
+        assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(("recipe", "says"), [("srft", "learns from worked solutions"), ("fspo", "does not say")])

@@ -1,5 +1,6 @@
 """The commands about several runs: compare, study, verify, calibrate, doctor, laws. Heavy imports wait inside."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,18 @@ BUDGET = Annotated[str, typer.Option(help="What every run may spend: tokens=2e6,
 TASK = Annotated[str, typer.Option(help="compose, countdown, digits or a .jsonl file; several between commas.")]
 SAMPLES = Annotated[int, typer.Option(min=1, help="Responses to each held-out problem.")]
 MEASURE = Annotated[str, typer.Option(help="pass@1, pass@64, pass@1:SPLIT, entropy, forgetting, or a metric.")]
-DELTA = Annotated[float | None, typer.Option(help="The largest difference that is a tie; 0.02 for shares.")]
+
+
+def _bound(delta: float | None) -> float | None:
+    """The option --delta, refused where it bounds nothing."""
+    if delta is not None and not 0 <= delta < math.inf:
+        raise Refused(f"--delta {delta:g}: the largest difference that is a tie is a finite number from 0 on, as 0.02.")
+    return delta
+
+
+DELTA = Annotated[
+    float | None, typer.Option(help="The largest difference that is a tie; 0.02 for shares.", callback=_bound)
+]
 WORKERS = Annotated[int, typer.Option(min=0, help="Runs at a time; as many as there are cores for 0.")]
 MODEL = Annotated[str, typer.Option(help="A Hugging Face model directory; the shipped base without it.")]
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -58,10 +70,13 @@ def compare(
     [bold]whet compare grpo grpo@update.lr=3e-4,loss.high=0.3[/]. Stop it at any time: the same command goes on.
     """
     from whet.compare.plan import Budget, Plan, seeds_of
+    from whet.shelf import index
 
     names, settings, options = _split([*recipes, *context.args])
     folders = [Path(runs) / one if (Path(runs) / one / "run.json").is_file() else Path(one) for one in names]
-    if all((folder / "run.json").is_file() for folder in folders):
+    there = [name for name, folder in zip(names, folders, strict=True) if (folder / "run.json").is_file()]
+    if len(there) == len(names) or set(there) - set(index()):  # a run may have the name of a recipe
+        _only_runs(context, folders, [*settings, *options])
         results = [_of_runs(folders, measure, delta, against)]
     else:
         plan = Plan(
@@ -108,11 +123,28 @@ def _measurable(plan: Any, measure: str, against: str = "") -> None:
         raise Refused(f"--against {against}: it is not among {', '.join(plan.arms)}.")
 
 
+MADE = ("task", "seeds", "budget", "samples", "eval_every", "model", "workers")  # what only runs to be made can have
+
+
+def _only_runs(context: typer.Context, folders: list[Path], settings: list[str]) -> None:
+    """Refused where finished runs are named beside something else, or with options that cannot change them any more."""
+    one = next(folder for folder in folders if (folder / "run.json").is_file())
+    for folder in folders:
+        if not (folder / "run.json").is_file():
+            raise Refused(f"{folder.name} is not a run, and {one.name} is one: name runs only, or recipes only.")
+    typed = [name for name in MADE if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    for name in [*(f"--{name.replace('_', '-')}" for name in typed), *settings]:
+        raise Refused(f"{name} is for runs that are made, and {one.name} is there already: leave it out.")
+
+
 def _of_runs(folders: list[Path], measure: str, delta: float | None, against: str) -> Any:
     from whet.compare.result import gathered, same
     from whet.runs.store import Store
 
-    same([Store.open(folder) for folder in folders])
+    stores = [Store.open(folder) for folder in folders]
+    same(stores)
+    if going := [store.name for store in stores if store.state[0] == "running"]:
+        raise Refused(f"{going[0]} is still running: wait until it is over, or leave it out.")
     by_recipe: dict[str, list[Store]] = {}
     for folder in folders:
         store = Store.open(folder)
@@ -361,6 +393,8 @@ def razor(
         if to:
             cut.save_of(many, Path(to) / "razor-runs.json")
         return
+    if not rates_of(rates):
+        raise Refused(f"--rates {rates!r}: name at least one learning rate, as 0.03.")
     ends = cut.toy(seeds_of(seeds), rates_of(rates))
     out.print(cut.report(ends))
     if to:

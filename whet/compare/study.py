@@ -1,6 +1,7 @@
 """A study: the same sweep of learning rates for every recipe, on seeds of its own, and then the comparison."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class Taken:
                             runs=runs, **made), arms, told.get("by_hand", {}))  # fmt: skip
         except FileNotFoundError:
             raise Refused(f"There is no file {path}: `whet study ... --rates ...` writes one.") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
             raise Refused(
                 f"{path} is not the sweep.json of a study: the same `whet study ... --rates ...` writes it again."
             ) from None
@@ -122,9 +123,9 @@ def rates_of(text: str) -> list[float]:
         found = [float(word) for word in text.split(",") if word.strip()]
     except ValueError:
         raise Refused(f"--rates {text!r}: write numbers between commas, as 1e-4,3e-4,1e-3.") from None
-    if any(rate <= 0 for rate in found):
-        raise Refused(f"--rates {text!r}: a learning rate is above 0.")
-    return found
+    if not all(0 < rate < math.inf for rate in found):
+        raise Refused(f"--rates {text!r}: a learning rate is a finite number above 0.")
+    return list(dict.fromkeys(found))
 
 
 def sweep(
