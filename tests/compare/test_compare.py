@@ -1,6 +1,7 @@
 """Comparisons from end to end: paired, reused, killed and started again, and refused where they would mislead."""
 
 import inspect
+import io
 import json
 import random
 import signal
@@ -10,9 +11,11 @@ import time
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from tests.compare.conftest import silent
 from whet.compare import maths
+from whet.compare.measure import measure
 from whet.compare.plan import Budget, Plan, seeds_of
 from whet.compare.result import across, gathered, save
 from whet.compare.work import carry_out
@@ -165,6 +168,24 @@ def test_a_run_that_fails_is_counted_told_and_left_out(plan, tmp_path):
     assert "grpo@update.lr=1e30" not in result.values["pass@1"]
 
 
+def test_a_finished_run_is_read_once_whatever_is_asked_of_it_and_a_terminal_sees_how_far(runs, monkeypatch):
+    read = []
+    for name in ("evaluations", "metrics"):
+        real = getattr(Store, name)
+        monkeypatch.setattr(Store, name, lambda self, *a, n=name, f=real: read.append((self.name, n)) or f(self, *a))
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    once = gathered(runs, out=terminal)
+    assert sorted(read) == sorted(
+        (s.name, n) for stores in runs.values() for s in stores for n in ("evaluations", "metrics")
+    )
+    for what in ("reading runs", "comparing"):
+        assert what in terminal.file.getvalue()
+    for name in ("pass@1", "entropy", "kl", "speed"):
+        assert once.values[name] == {
+            label: {s.about["seed"]: measure(s, name) for s in stores} for label, stores in runs.items()
+        }
+
+
 def test_results_can_be_saved_and_two_tasks_have_a_middle(runs, tmp_path):
     one = gathered(runs)
     save([one, replace(one, task="again")], tmp_path / "c.json")
@@ -180,6 +201,12 @@ def test_results_can_be_saved_and_two_tasks_have_a_middle(runs, tmp_path):
         (["grpo", "grpo"], "named twice"),
         (["grpo", "rloo", "--seeds", "0"], "no seed at all"),
         (["grpo", "rloo", "--budget", "tokens=x"], "is no budget"),
+        (["grpo", "rloo", "--budget", "tokens=inf"], "is no budget"),
+        (["grpo", "rloo", "--budget", "tokens=nan"], "is no budget"),
+        (["grpo", "rloo", "--budget", "steps=2.7"], "is no budget"),
+        (["grpo", "rloo", "--seeds", "1,2,1"], "has seed 1 twice"),
+        (["grpo", "rloo", "--delta", "nan"], "--delta nan: "),
+        (["grpo", "rloo", "--delta=-0.1"], "--delta -0.1: "),
         (["grpo", "rloo", "--measure", "pass@one"], "write pass@1"),
         (["grpo", "rloo", "--measure", "pass@128"], "raise --samples"),
         (["grpo", "rloo", "--measure", "pass@1:exam"], "There is no split 'exam'"),
@@ -201,6 +228,59 @@ def test_wrong_input_is_one_sentence_before_anything_runs(tmp_path, words, says)
     assert isinstance(done.exception, Refused), done.output
     assert says in str(done.exception)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["razor", "--rates", ""], "--rates '': name at least one"),
+        (["razor", "--rates", "inf"], "a learning rate is a finite number above 0"),
+        (["verify", "--study", "."], "is not the sweep.json of a study"),
+        (["calibrate", "grpo", "--factor", "1"], "--factor 1: nothing would be planted"),
+        (["calibrate", "grpo", "--factor", "0"], "--factor 0: "),
+        (["calibrate", "grpo", "--measure", "pass@128"], "raise --samples"),
+        (["calibrate", "grpo", "--delta", "inf"], "--delta inf: "),
+        (["study", "grpo", "--rates", "nan"], "a learning rate is a finite number above 0"),
+        (["study", "grpo", "--rates", "1e-3", "--against", "ppo"], "it is not among grpo"),
+        (["study", "grpo", "--rates", "1e-3", "--measure", "pass@128"], "raise --samples"),
+        (["study", "grpo", "--rates", "1e-3", "--samples", "64", "--sweep-samples", "8", "--measure", "pass@32"],
+         "there are 8"),
+        (["laws", "last", "--beta", "0"], "above 0"),
+    ],
+)  # fmt: skip
+def test_wrong_input_of_the_other_commands_is_one_sentence_before_anything_runs(tmp_path, monkeypatch, words, says):
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, Refused), done.output
+    assert says in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_do_not_compare_are_one_sentence_and_nothing_is_written(runs, tmp_path):
+    import shutil
+
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+
+    first, second = (runs["grpo"][0].folder, runs["w_reinforce"][0].folder)
+    going = tmp_path / "going"
+    shutil.copytree(second, going)
+    Store(going).status("running", "Step 3.")
+    for words, says in (
+        ([going], "going is still running: wait until it is over, or leave it out"),
+        ([second.parent / "deleted"], "deleted is not a run, and"),
+        ([second, "--seeds", "3"], "--seeds is for runs that are made"),
+        ([second, "--update.lr=1e-3"], "update.lr is for runs that are made"),
+    ):
+        done = CliRunner().invoke(app, ["compare", str(first), *map(str, words), "--out", str(tmp_path / "o")])
+        assert isinstance(done.exception, Refused), done.output
+        assert says in str(done.exception)
+        assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(("recipe", "says"), [("srft", "learns from worked solutions"), ("fspo", "does not say")])

@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -18,6 +19,7 @@ from whet.compare.work import carry_out
 from whet.recipe import Finding
 from whet.refusal import Refused
 from whet.report.catalogue import verdicts
+from whet.runs.store import Evaluated, Store
 
 RECIPES = shelf.every_recipe()
 STATED = [(name, one) for name, recipe in RECIPES.items() for one in recipe.findings]
@@ -167,7 +169,7 @@ def troubled(tmp_path, **courses):
         ({"effective_samples": (1.0, 0.2)}, "ratio tails", "26%"), ({"unknown": (0.0, 0.1)}, "reward unknown", "9.2%"),
         ({"correct": (0.3, 0.3)}, "no progress", "30.0%"),
         ({"sampler_gap": (0.0, 0.5)}, "sampler and learner differ", "0.5"),
-        ({"half_agreement": (0.01, 0.01)}, "noisy gradient", "0.010"),
+        ({"half_agreement": (0.01, 0.01), "correct": (0.3, 0.3)}, "noisy gradient", "0.010"),
     ],
 )  # fmt: skip
 def test_the_doctor_names_what_goes_wrong_with_the_number(tmp_path, courses, name, number):
@@ -184,6 +186,75 @@ def test_the_doctor_finds_nothing_in_a_run_that_is_well(tmp_path):
     assert "forgetting" in found
 
 
+def evaluated_twice(folder, before, after, tries=32, **about):
+    """A run whose only trouble may be the held-out problems: right answers in `tries`, at the start and at the end."""
+    store = Store.create(folder, {"recipe": "grpo", "focus": "test", "elsewhere": [], "seed": 0, **about})
+    for step, row in ((0, before), (20, after)):
+        rows = [Evaluated("test", f"p{i}", 1, tries, right, 5.0, 1.0, 4.0) for i, right in enumerate(row)]
+        store.evaluated(step, rows)
+    for step in range(1, 21):
+        store.log(step, {"correct": 0.3 + 0.01 * step})
+    return store
+
+
+def found_in(store):
+    return {one.name: one for one in doctor.troubles(store)}
+
+
+def test_narrowing_is_said_only_beyond_the_chance_of_which_problems_were_asked(tmp_path):
+    before = [2] * 34 + [0] * 14
+    little = [0] * 4 + [2] * 32 + [0] * 12  # four lost and two new, of 48: it may as well be the other way round
+    assert "narrowing" not in found_in(evaluated_twice(tmp_path / "a", before, little))
+    one = found_in(evaluated_twice(tmp_path / "b", before, [0] * 14 + [3] * 21 + [0] * 13))["narrowing"]
+    for part in ("pass@32 on test fell from 70.8% to 43.8%", "[-41.7, -14.6]", "14 that were solved", "1 is new"):
+        assert part in one.sentence
+
+
+def test_a_run_that_ends_below_its_start_is_told_so(tmp_path):
+    one = found_in(evaluated_twice(tmp_path / "a", [16] * 40, [8] * 40))["worse than at the start"]
+    assert "pass@1 on test fell from 50.0% to 25.0%" in one.sentence
+    assert "worse than at the start" not in found_in(evaluated_twice(tmp_path / "b", [16] * 40, [15] * 20 + [18] * 20))
+
+
+def test_large_steps_that_teach_nothing_are_named_with_the_learning_rate(tmp_path):
+    settings = [{"address": "update.lr", "value": 0.0005, "default": None, "source": "the command line"}]
+    stores = [evaluated_twice(tmp_path / name, [9] * 9, [9] * 9, settings=settings) for name in "ab"]
+    for store, size in zip(stores, (0.03, 0.003), strict=True):
+        for step in range(1, 21):
+            store.log(step, {"correct": 0.12, **({"step_kl": size, "kl": 0.3} if step % 5 == 0 else {})})
+    first, second = map(found_in, stores)
+    assert next(iter(first)) == "steps too large"  # what to do first
+    assert "0.030 nats per token" in first["steps too large"].sentence
+    assert "--update.lr=0.00025" in first["steps too large"].sentence
+    assert "steps too large" not in second
+
+
+def test_a_recipe_is_not_recommended_to_itself(tmp_path):
+    store = evaluated_twice(tmp_path / "a", [2] * 30, [0] * 30, recipe="nsr+pkpo")
+    one = found_in(store)["narrowing"]
+    assert not {"nsr", "pkpo"} & set(one.meant)
+    said = Console(file=io.StringIO(), width=300)
+    said.print(doctor.report(store))
+    assert "already in this run: nsr, pkpo" in said.file.getvalue()
+    assert "pass@1 on test: 6.2% at the start, 0.0% at the end" in said.file.getvalue()
+
+
+def test_a_gradient_that_teaches_is_not_too_noisy_and_one_late_mini_batch_is_no_gap(tmp_path):
+    found = troubled(tmp_path, half_agreement=(0.01, 0.01), correct=(0.3, 0.5))
+    assert "noisy gradient" not in found
+    store = synthetic(tmp_path / "gap", steps=20, evaluations=2, kept=0)
+    for step in range(1, 21):
+        store.log(step, {"sampler_gap": 0.3 if step == 7 else 4e-6})
+    assert "sampler and learner differ" not in found_in(store)
+
+
+def test_ratio_tails_say_only_what_is_out_of_bounds(tmp_path):
+    one = troubled(tmp_path, ratio_max=(1.0, 50.0), ratio_tail=(0.0, 0.0), effective_samples=(1.0, 0.99))["ratio tails"]
+    assert "the largest ratio of new to old policy was 50, at update 20" in one.sentence
+    assert "outside" not in one.sentence
+    assert "worth" not in one.sentence
+
+
 # --- study ---------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +268,55 @@ def test_a_study_sweeps_every_recipe_alike_on_seeds_of_its_own(plan, tmp_path):
     assert chosen.plans[0].arms[0] == "grpo@update.lr=0.01"
     with pytest.raises(Refused, match="Seed 0 is in the sweep and in the comparison"):
         study.sweep(small, [1e-2], (0,), "speed", silent())
+
+
+BREAKS = {
+    "unborn": """from whet.papers import grpo
+
+def never(reward):
+    raise RuntimeError("no advantage today")
+
+recipe = grpo.recipe.with_(name="unborn", new="it never begins", advantage=never)
+""",
+    "shortlived": """from whet.papers import grpo
+
+def once(learner, batch, lr: float | None = None):
+    raise RuntimeError("no update today")
+
+recipe = grpo.recipe.with_(name="shortlived", new="it breaks at once", update=once)
+""",
+}
+
+
+def test_a_recipe_that_fails_at_every_rate_is_left_out_and_named_and_the_others_go_on(tmp_path):
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+    from whet.report.study import page
+
+    broken = [f"{tmp_path}/{name}.py" for name in BREAKS]
+    for file, text in zip(broken, BREAKS.values(), strict=True):
+        Path(file).write_text(text)
+    words = ["study", "grpo", *broken, "--task", "digits", "--rates", "0.01", "--sweep-seeds", "1", "--seeds", "2"]
+    words += ["--budget", "steps=2", "--samples", "4", "--runs", str(tmp_path / "r"), "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, words)
+    assert done.exception is None, done.exception
+    told = json.loads((tmp_path / "o/study/comparison.json").read_text())["tasks"][0]
+    assert [one["label"] for one in told["recipes"]] == ["grpo"]
+    assert [one["recipe"] for one in told["left_out"]] == broken
+    sweep = (tmp_path / "o/study/sweep.md").read_text()
+    for text in (done.output, (tmp_path / "o/study/comparison.md").read_text(), sweep, page(tmp_path / "o", tmp_path)):
+        said = " ".join(text.split())
+        for why in ("no advantage today", "no update today"):
+            assert why in said
+    assert "at every learning rate" in sweep
+    taken = study.Taken.read(tmp_path / "o/study/sweep.json", "runs")
+    assert taken.plan.arms == ("grpo",)
+    for typed in ([*words[:1], *broken, *words[4:]], [*words, "--against", broken[0]]):
+        refused = CliRunner().invoke(app, [*typed, "--name", "again"])
+        assert isinstance(refused.exception, Refused), refused.output
+        assert "every learning rate" in str(refused.exception)
+        assert not (tmp_path / "o/again/comparison.json").exists()
 
 
 def test_settings_for_all_recipes_of_a_study_follow_its_options(tmp_path):
@@ -273,20 +393,67 @@ def test_the_toy_is_kept_with_its_picture_and_its_caution(tmp_path):
     assert (tmp_path / "razor.svg").read_text().startswith("<svg")
 
 
-def test_forgetting_against_kl_is_told_of_many_runs_and_refused_where_nothing_is_measured(tmp_path, runs):
-    stores = []
-    for i in range(5):
-        store = synthetic(tmp_path / f"run{i}", 10, i, 2, 0, recipe="grpo")
-        stores.append(store)
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Twelve runs of six recipes on two tasks, in which the KL grows from recipe to recipe."""
+    folder, found = tmp_path_factory.mktemp("many"), []
+    for i in range(12):
+        store = synthetic(folder / f"run{i}", 10, i, 2, 0, recipe=f"r{i // 2}", task=("compose", "countdown")[i % 2])
         for step in range(1, 11):
             store.log(step, {"kl": 0.01 * (i + 1)})
-    said = Console(file=io.StringIO(), width=200)
-    said.print(razor.report_of(stores))
-    assert "Over 5 runs: rank correlation" in said.file.getvalue()
-    said.print(razor.report_of(stores[:2]))
-    assert "2 runs are too few for a curve" in said.file.getvalue()
+        found.append(store)
+    return found
+
+
+def test_forgetting_against_kl_is_told_of_many_runs_task_by_task(many, tmp_path):
+    said = Console(file=io.StringIO(), width=70)
+    found = razor.moved(many, said)
+    said.print(razor.report_of(found))
+    text = "".join(said.file.getvalue().split())
+    assert "Over6runsof6recipesoncompose,KL0.010to0.110natspertoken" in text
+    assert "Over6runsof6recipesoncountdown" in text
+    assert all(store.name in text for store in many)  # a name is never cut short
+    razor.save_of(found, tmp_path / "razor-runs.json")
+    kept = json.loads((tmp_path / "razor-runs.json").read_text())
+    assert len(kept["runs"]) == 12
+    assert kept["tasks"]["compose"]["low"] <= kept["tasks"]["compose"]["rank"] <= kept["tasks"]["compose"]["high"]
+    assert "Forgetting in 12 runs" in (tmp_path / "razor-runs.svg").read_text()
+    assert "2 runs on compose: too few for a curve" in razor.sentence(found[:4:2])
+
+
+def test_a_rank_correlation_has_an_interval_that_knows_which_runs_are_alike():
+    """Ten runs of one recipe are not ten witnesses."""
+    spread = [razor.Moved(f"{i}-{j}", f"r{i}", "t", i + j / 100, (-1) ** i * i + j / 100, 0.0)
+              for i in range(6) for j in range(10)]  # fmt: skip
+    apart = [razor.Moved(one.run, one.run, "t", one.kl, one.lost, 0.0) for one in spread]
+    alike, alone = (razor.rank(runs) for runs in (spread, apart))
+    assert alike["rank"] == alone["rank"]
+    assert (alike["clusters"], alone["clusters"]) == (6, 60)
+    assert alike["high"] - alike["low"] > 1.5 * (alone["high"] - alone["low"])
+    rows = [razor.Moved(str(i), str(i), "t", float(i), float(i), 0.0) for i in range(8)]
+    assert razor.rank(rows)["rank"] == pytest.approx(1.0)
+
+
+def test_the_chance_of_the_evaluation_is_that_of_its_tries(tmp_path):
+    store = synthetic(tmp_path / "run", 4, 0, 2, 0)
+    store.log(4, {"kl": 0.1})
+    (one,) = razor.moved([store])
+    rows = [e for step, e in store.evaluations() if step == 4 and e.split == "reverse"]
+    errors = [e.right / e.tries * (1 - e.right / e.tries) / 63 for e in rows]
+    assert one.chance == pytest.approx(sum(errors) ** 0.5 / len(rows))
+
+
+def test_runs_whose_forgetting_says_nothing_together_are_refused(many, runs, tmp_path):
     with pytest.raises(Refused, match="splits that are not trained"):
-        razor.report_of([store for stores in runs.values() for store in stores])
+        razor.moved([store for stores in runs.values() for store in stores])
+    other = synthetic(tmp_path / "other", 4, 0, 2, 0, base="another")
+    with pytest.raises(Refused, match="began from different bases"):
+        razor.moved([many[0], other])
+    going = synthetic(tmp_path / "going", 4, 0, 2, 0)
+    going.status("running", "It goes on.")
+    said = Console(file=io.StringIO(), width=200)
+    assert len(razor.moved([many[0], going], said)) == 1
+    assert "1 of 2 runs are left out: not finished" in said.file.getvalue()
 
 
 def test_a_kl_budget_buys_no_more_than_the_limit_and_all_of_it_with_enough():
@@ -309,3 +476,49 @@ def test_the_laws_of_a_run_are_told_in_sentences(tmp_path):
         "the limit is ",
     ):
         assert part in said.file.getvalue()
+
+
+def told_by_laws(store):
+    said = Console(file=io.StringIO(), width=400)
+    said.print(doctor.laws_of(store, 1.0))
+    return said.file.getvalue()
+
+
+def test_where_the_base_is_ahead_at_once_the_crossing_says_so_and_nothing_is_reached(tmp_path):
+    worse = evaluated_twice(tmp_path / "a", [8] * 30, [2] * 20 + [0] * 10)
+    worse.log(20, {"kl": 0.1, "length": 5.0})
+    said = told_by_laws(worse)
+    assert "the base is ahead at k = 1 already" in said
+    assert "never gets ahead" not in said
+    assert "% of it" not in said
+    assert "at k = 32 the run has -33.3 points [-50.0, -16.7]" in said
+    even = told_by_laws(evaluated_twice(tmp_path / "b", [8] * 30, [8] * 30))
+    assert "as good at k = 1" in even
+
+
+def test_a_law_carried_on_farther_than_what_was_seen_says_so(tmp_path):
+    store = synthetic(tmp_path / "run", 20, 0, 2, 0)
+    assert "farther than what was seen" not in told_by_laws(store)  # entropy falls from 0.8 to 0.25
+    for step in range(1, 21):
+        store.log(step, {"entropy": 0.5 - 0.01 * step})
+    assert "farther than what was seen" in told_by_laws(store)
+
+
+def test_the_laws_of_many_runs_are_one_table_by_task_and_recipe(many, tmp_path):
+    from typer.testing import CliRunner
+
+    from whet.cli import app
+
+    for store in many:
+        store.log(1, {"entropy_moved": -0.01, "entropy_told": -0.012})
+    words = ["laws", *(str(store.folder) for store in many), "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exception is None, done.exception
+    assert "r5" in done.output
+    assert "alignment limit" not in done.output  # of so many runs not one by one
+    told = json.loads((tmp_path / "laws-runs.json").read_text())
+    assert len(told) == 12
+    row = next(row for row in told if (row["task"], row["recipe"]) == ("compose", "r0"))
+    alone = laws.exchange([many[0]])
+    assert (row["runs"], row["r2"]) == (1, [round(alone["r2"], 4)])
+    assert (row["updates"], row["signs"], row["off"]) == (1, 1, 0.2)

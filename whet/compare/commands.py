@@ -1,5 +1,6 @@
 """The commands about several runs: compare, study, verify, calibrate, doctor, laws. Heavy imports wait inside."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,18 @@ BUDGET = Annotated[str, typer.Option(help="What every run may spend: tokens=2e6,
 TASK = Annotated[str, typer.Option(help="compose, countdown, digits or a .jsonl file; several between commas.")]
 SAMPLES = Annotated[int, typer.Option(min=1, help="Responses to each held-out problem.")]
 MEASURE = Annotated[str, typer.Option(help="pass@1, pass@64, pass@1:SPLIT, entropy, forgetting, or a metric.")]
-DELTA = Annotated[float | None, typer.Option(help="The largest difference that is a tie; 0.02 for shares.")]
+
+
+def _bound(delta: float | None) -> float | None:
+    """The option --delta, refused where it bounds nothing."""
+    if delta is not None and not 0 <= delta < math.inf:
+        raise Refused(f"--delta {delta:g}: the largest difference that is a tie is a finite number from 0 on, as 0.02.")
+    return delta
+
+
+DELTA = Annotated[
+    float | None, typer.Option(help="The largest difference that is a tie; 0.02 for shares.", callback=_bound)
+]
 WORKERS = Annotated[int, typer.Option(min=0, help="Runs at a time; as many as there are cores for 0.")]
 MODEL = Annotated[str, typer.Option(help="A Hugging Face model directory; the shipped base without it.")]
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -58,10 +70,13 @@ def compare(
     [bold]whet compare grpo grpo@update.lr=3e-4,loss.high=0.3[/]. Stop it at any time: the same command goes on.
     """
     from whet.compare.plan import Budget, Plan, seeds_of
+    from whet.shelf import index
 
     names, settings, options = _split([*recipes, *context.args])
     folders = [Path(runs) / one if (Path(runs) / one / "run.json").is_file() else Path(one) for one in names]
-    if all((folder / "run.json").is_file() for folder in folders):
+    there = [name for name, folder in zip(names, folders, strict=True) if (folder / "run.json").is_file()]
+    if len(there) == len(names) or set(there) - set(index()):  # a run may have the name of a recipe
+        _only_runs(context, folders, [*settings, *options])
         results = [_of_runs(folders, measure, delta, against)]
     else:
         plan = Plan(
@@ -82,15 +97,10 @@ def compare(
 
 def _results(plan: Any, measure: str, delta: float | None, against: str, workers: int = 0) -> list[Any]:
     """Make the runs of a plan that are not there, and judge all of them, task by task."""
-    from whet.compare.measure import possible
     from whet.compare.result import gathered
     from whet.compare.work import carry_out
-    from whet.tasks.shelf import make
 
-    for task in plan.tasks:
-        possible(measure, plan.samples, list(make(task, **plan.options).evaluation()))
-    if against and against not in plan.arms:
-        raise Refused(f"--against {against}: it is not among {', '.join(plan.arms)}.")
+    _measurable(plan, measure, against)
     jobs = plan.checked().jobs()
     if len(plan.seeds) == 1:
         out.print("One seed: there will be no intervals. Five are a good beginning: --seeds 5.")
@@ -98,15 +108,43 @@ def _results(plan: Any, measure: str, delta: float | None, against: str, workers
     found = []
     for task in plan.tasks:
         by_arm = {arm: [job.store for job in jobs if (job.arm, job.task) == (arm, task)] for arm in plan.arms}
-        found.append(gathered(by_arm, measure, delta, against, budget=str(plan.budget)))
+        found.append(gathered(by_arm, measure, delta, against, budget=str(plan.budget), out=out))
     return found
+
+
+def _measurable(plan: Any, measure: str, against: str = "") -> None:
+    """Refused, before anything runs, where the runs of a plan could not have the measure, or lack the one recipe."""
+    from whet.compare.measure import possible
+    from whet.tasks.shelf import make
+
+    for task in plan.tasks:
+        possible(measure, plan.samples, list(make(task, **plan.options).evaluation()))
+    if against and against not in plan.arms:
+        raise Refused(f"--against {against}: it is not among {', '.join(plan.arms)}.")
+
+
+MADE = ("task", "seeds", "budget", "samples", "eval_every", "model", "workers")  # what only runs to be made can have
+
+
+def _only_runs(context: typer.Context, folders: list[Path], settings: list[str]) -> None:
+    """Refused where finished runs are named beside something else, or with options that cannot change them any more."""
+    one = next(folder for folder in folders if (folder / "run.json").is_file())
+    for folder in folders:
+        if not (folder / "run.json").is_file():
+            raise Refused(f"{folder.name} is not a run, and {one.name} is one: name runs only, or recipes only.")
+    typed = [name for name in MADE if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    for name in [*(f"--{name.replace('_', '-')}" for name in typed), *settings]:
+        raise Refused(f"{name} is for runs that are made, and {one.name} is there already: leave it out.")
 
 
 def _of_runs(folders: list[Path], measure: str, delta: float | None, against: str) -> Any:
     from whet.compare.result import gathered, same
     from whet.runs.store import Store
 
-    same([Store.open(folder) for folder in folders])
+    stores = [Store.open(folder) for folder in folders]
+    same(stores)
+    if going := [store.name for store in stores if store.state[0] == "running"]:
+        raise Refused(f"{going[0]} is still running: wait until it is over, or leave it out.")
     by_recipe: dict[str, list[Store]] = {}
     for folder in folders:
         store = Store.open(folder)
@@ -115,7 +153,7 @@ def _of_runs(folders: list[Path], measure: str, delta: float | None, against: st
         taken = [store.about["seed"] for store in stores]
         if len(set(taken)) < len(taken):
             raise Refused(f"Two runs of {recipe} have the same seed: name one of them.")
-    return gathered(by_recipe, measure, delta, against)
+    return gathered(by_recipe, measure, delta, against, out=out)
 
 
 def _report(results: list[Any], to: str, name: str) -> None:
@@ -188,8 +226,11 @@ def study(
 ) -> None:
     """The same small sweep of learning rates for each recipe, on seeds of its own; then the comparison.
 
-    It can be killed and started again at any time: finished runs are used, whatever they were made for.
+    A recipe that fails at every rate is left out and named. The study can be killed and started again at any time:
+    finished runs are used, whatever they were made for.
     """
+    from dataclasses import replace
+
     from whet.compare import study as studies
     from whet.compare.plan import Budget, Plan, seeds_of
 
@@ -206,13 +247,16 @@ def study(
         settings,
         options,
     )
-    tried = seeds_of(sweep_seeds, studies.FIRST)
-    chosen = studies.sweep(plan, studies.rates_of(rates), tried, measure, out, workers, sweep_samples)
+    tried, each = seeds_of(sweep_seeds, studies.FIRST), studies.rates_of(rates)
+    _measurable(plan, measure, against)
+    _measurable(replace(plan, samples=sweep_samples or samples) if each else plan, measure)
+    chosen = studies.sweep(plan, each, tried, measure, out, workers, sweep_samples)
     studies.write_sweep(chosen, Path(to) / name / "sweep.json")
+    chosen.holds(against)
     results = []
     for one in chosen.plans:
         results += _results(one, measure, delta, chosen.arm(against, one.tasks[0]), workers)
-    _report([studies.relabelled(result) for result in results], to, name)
+    _report([studies.relabelled(result, chosen.left_out) for result in results], to, name)
 
 
 @more.command()
@@ -298,16 +342,33 @@ def laws(
     names: Annotated[list[str], typer.Argument(help="Runs by name, beginning or path.")],
     beta: Annotated[float, typer.Option(help="The KL price of the alignment limit.")] = 1.0,
     runs: RUNS = "runs",
+    to: Annotated[
+        str, typer.Option("--out", help="A folder for laws-runs.json, what several runs say together; else none.")
+    ] = "",
 ) -> None:
     """Laws of published papers on your runs.
 
     Entropy against reward, the covariance identity, crossing of pass@k, capability boundary, limits for a KL budget.
+    Of more than six runs the first two, in one table by task and recipe.
     """
-    from whet.compare.doctor import laws_of
+    import json
+
+    from whet.compare.doctor import laws_of, laws_over, laws_table
+    from whet.report.comparison_tables import FEW
+    from whet.runs.files import write_aside
     from whet.runs.store import find
 
-    for name in names:
-        out.print(laws_of(find(name, runs), beta))
+    if beta <= 0:
+        raise Refused(f"--beta {beta:g}: the price of a nat is above 0, as 1.")
+    stores = [find(name, runs) for name in names]
+    for store in stores if len(stores) <= FEW else ():
+        out.print(laws_of(store, beta))
+    if len(stores) > 1:
+        rows = laws_over(stores, out)
+        out.print(laws_table(rows))
+        if to:
+            Path(to).mkdir(parents=True, exist_ok=True)
+            write_aside(Path(to) / "laws-runs.json", json.dumps(rows, indent=1).encode())
 
 
 @more.command()
@@ -317,7 +378,7 @@ def razor(
     rates: Annotated[str, typer.Option(help="Learning rates of every arm, between commas.")] = "0.01,0.03,0.1,0.3",
     runs: RUNS = "runs",
     to: Annotated[
-        str, typer.Option("--out", help="A folder for razor.json and razor.svg; nothing is kept without.")
+        str, typer.Option("--out", help="A folder for razor.json, or razor-runs.json, and its picture; else none.")
     ] = "",
 ) -> None:
     """RL's Razor: forgetting against KL on the new task, over runs, or on the parity toy for RL, SFT and the oracle."""
@@ -327,8 +388,13 @@ def razor(
     from whet.runs.store import find
 
     if names:
-        out.print(cut.report_of([find(name, runs) for name in names]))
+        many = cut.moved([find(name, runs) for name in names], out)
+        out.print(cut.report_of(many))
+        if to:
+            cut.save_of(many, Path(to) / "razor-runs.json")
         return
+    if not rates_of(rates):
+        raise Refused(f"--rates {rates!r}: name at least one learning rate, as 0.03.")
     ends = cut.toy(seeds_of(seeds), rates_of(rates))
     out.print(cut.report(ends))
     if to:

@@ -5,17 +5,21 @@ The bounds are ours: they are where a reader of curves would begin to ask, not w
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group
+from rich.table import Table
 from rich.text import Text
 
 from whet import shelf
 from whet.compare import laws
-from whet.compare.measure import Evaluations, measure
+from whet.compare.measure import Evaluations, Read, followed, measure
 from whet.evaluate import pass_at
-from whet.runs.curve import powers
+from whet.runs.curve import change, powers
 from whet.runs.store import Evaluated, Store
+
+LARGE = 0.015  # ours, nats per token: in our study's runs at 1.5e-4 an update moved less, at 5e-4 most moved more
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Trouble:
     name: str
     sentence: str
     meant: tuple[str, ...]
+    already: tuple[str, ...] = ()  # of those that are meant for it, what the run itself is made of
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class Course:
         """Every logged value that is a number."""
         found = self.store.metrics(name).get(name)
         return [] if found is None else [float(x) for x in found[1] if x == x]
+
+    def when(self, name: str, value: float) -> int:
+        """The first update with this value."""
+        steps, values = self.store.metrics(name)[name]
+        return int(steps[values == value][0])
 
     def ends(self, name: str) -> tuple[float, float] | None:
         """First and last fifth; None with fewer than five values."""
@@ -56,7 +66,13 @@ def troubles(store: Store) -> list[Trouble]:
     course = Course(store)
     there = shelf.index()
     found = [one for check in CHECKS for one in check(course)]
-    return [Trouble(t.name, t.sentence, tuple(name for name in t.meant if name in there)) for t in found]
+    own = {Path(word.partition(":")[0]).stem for word in store.about["recipe"].split("+")}
+    own |= {word.rpartition(":")[2] for word in store.about["recipe"].split("+")}
+    return [
+        Trouble(t.name, t.sentence, tuple(name for name in t.meant if name in there and name not in own),
+                tuple(name for name in t.meant if name in own))
+        for t in found
+    ]  # fmt: skip
 
 
 def _unknowns(run: Course) -> list[Trouble]:
@@ -77,12 +93,33 @@ def _nothing_learned(run: Course) -> list[Trouble]:
     ends = run.ends("correct")
     if ends is None or ends[1] - ends[0] > 0.02 or ends[0] > 0.95:
         return []
-    word = "fell" if ends[1] < ends[0] - 0.02 else "stayed"
+    word = "fell" if ends[1] < ends[0] - 0.02 else "hardly moved"
     return [
         Trouble(
             "no progress",
             f"the share of right answers while training {word}: {ends[0]:.1%} at first, {ends[1]:.1%} at the end.",
             ("dynamic_sampling", "e3_budget", "srft", "mutual_rl_sgt"),
+        )
+    ]
+
+
+def _large_steps(run: Course) -> list[Trouble]:
+    """Updates that move the policy far and teach little: in our study what a learning rate too high looks like."""
+    ends, steps = run.ends("correct"), run.known("step_kl")
+    if ends is None or not steps or ends[1] - ends[0] > 0.05 or ends[0] > 0.95:
+        return []
+    size = sum(steps) / len(steps)
+    if size <= LARGE:
+        return []
+    rates = [row["value"] for row in run.store.about.get("settings", []) if row["address"] == "update.lr"]
+    less = f", as --update.lr={rates[0] / 2:g}" if rates and rates[0] else ""
+    return [
+        Trouble(
+            "steps too large",
+            f"an update moves the policy by {size:.3f} nats per token (mean of {len(steps)} that were measured) and "
+            f"right answers while training went from {ends[0]:.1%} to {ends[1]:.1%}: try a smaller learning "
+            f"rate{less}, before another recipe.",
+            (),
         )
     ]
 
@@ -129,12 +166,12 @@ def _signal(run: Course) -> list[Trouble]:
     if silent <= 0.5:
         return []
     right = run.late("correct")
-    why = "all right" if right > 0.5 else "all wrong"
     names = ("dynamic_sampling", "e3_budget", "hora", "sign_advantage", "eframe", "passk_training")
     return [
         Trouble(
             "no signal",
-            f"{silent:.0%} of the problems gave no gradient at the end, most of them because every response was {why}.",
+            f"{silent:.0%} of the problems gave no gradient at the end, where {right:.0%} of the responses were right: "
+            "to such a problem all responses were worth the same.",
             names,
         )
     ]
@@ -168,22 +205,26 @@ def _ratios(run: Course) -> list[Trouble]:
         run.late("ratio_tail"),
         run.late("effective_samples", 1),
     )
-    found = []
-    if worst > 10 or tail > 0.01 or worth < 0.5:
+    found, said = [], []
+    if worst > 10:
+        said.append(f"the largest ratio of new to old policy was {worst:.3g}, at update {run.when('ratio_max', worst)}")
+    if tail > 0.01:
+        said.append(f"at the end {tail:.1%} of the tokens lay outside 0.5 … 2")
+    if worth < 0.5:
+        said.append(f"at the end the tokens were worth {worth:.0%} of their number")
+    if said:
         names = ("gspo", "gmpo", "cispo", "sapo", "vespo", "dual_clip", "opsm")
+        found.append(Trouble("ratio tails", f"{'; '.join(said)}.", names))
+    gaps = sorted(run.known("sampler_gap"))
+    if (
+        gaps and gaps[len(gaps) // 2] > 0.1
+    ):  # the largest alone may be a mini-batch read after others had moved the policy
         found.append(
             Trouble(
-                "ratio tails",
-                f"the largest ratio of new to old policy was {worst:.3g}; at the end {tail:.1%} "
-                f"of the tokens lay outside 0.5 … 2, and the tokens were worth {worth:.0%} of their number.",
-                names,
-            )
-        )
-    gap = max(run.known("sampler_gap"), default=0.0)
-    if gap > 0.1:
-        found.append(
-            Trouble(
-                "sampler and learner differ", f"by up to {gap:.3g} nats on one token.", ("rollout_is", "sequence_is")
+                "sampler and learner differ",
+                f"by up to {gaps[-1]:.3g} nats on one token, and in half of the updates by {gaps[len(gaps) // 2]:.3g} "
+                "or more.",
+                ("rollout_is", "sequence_is"),
             )
         )
     clipped = run.late("clip_fraction")
@@ -210,22 +251,44 @@ def _gradient(run: Course) -> list[Trouble]:
             )
         )
     halves = run.known("half_agreement")
-    if len(halves) >= 3 and sum(halves) / len(halves) < 0.05:
+    if len(halves) >= 3 and sum(halves) / len(halves) < 0.05 and not _learned(run):
         found.append(
             Trouble(
                 "noisy gradient",
                 f"the gradients of the two halves of a batch agree with a cosine of only "
-                f"{sum(halves) / len(halves):.3f}: more responses, or a better baseline.{_nevertheless(run)}",
+                f"{sum(halves) / len(halves):.3f} (mean of {len(halves)} updates): more responses, or a better "
+                "baseline.",
                 ("rloo", "opo", "dynamic_sampling"),
             )
         )
     return found
 
 
-def _nevertheless(run: Course) -> str:
+def _learned(run: Course) -> bool:
+    """Right answers while training rose; a gradient that does this is not too noisy."""
     ends = run.ends("correct")
-    rose = ends[1] - ends[0] if ends else 0.0
-    return f" It learns nevertheless: right answers rose by {100 * rose:.1f} points." if rose > 0.05 else ""
+    return ends is not None and ends[1] - ends[0] > 0.02
+
+
+def _fallen(split: str, before: list[Evaluated], after: list[Evaluated]) -> list[Trouble]:
+    """pass@1 and pass@(largest k) that fell by more than the choice of problems can explain: a paired bootstrap."""
+    k = powers([*before, *after])[-1]
+    ends = change(before, after, (1, k))
+    told = [
+        f"pass@{n} on {split} fell from {pass_at(before, n):.1%} to {pass_at(after, n):.1%} "
+        f"([{100 * ends.low[i]:+.1f}, {100 * ends.high[i]:+.1f}] points with other problems like these)"
+        for i, n in enumerate((1, k))
+    ]
+    found = []
+    if ends.high[0] < 0:
+        found.append(Trouble("worse than at the start", f"{told[0]}: this run has unlearned.", ("k3_loss", "k2_loss")))
+    if k > 1 and ends.high[1] < 0:
+        one = laws.boundary(*([(row.problem, row.right) for row in rows] for rows in (before, after)))
+        lost = f"{one['lost']} that were solved {'is' if one['lost'] == 1 else 'are'} never solved now"
+        new = f"{one['won']} {'is' if one['won'] == 1 else 'are'} new"
+        names = ("w_reinforce", "nsr", "pkpo", "passk_training", "entropy_advantage")
+        found.append(Trouble("narrowing", f"{told[1]}: {lost}, {new}.", names))
+    return found
 
 
 def _held_out(run: Course) -> list[Trouble]:
@@ -242,17 +305,7 @@ def _held_out(run: Course) -> list[Trouble]:
         )
     before, after = both.before.get(both.focus), both.after.get(both.focus)
     if before and after:
-        k = powers([*before, *after])[-1]
-        first, last = pass_at(before, k), pass_at(after, k)
-        if k > 1 and last < first - 0.02:
-            found.append(
-                Trouble(
-                    "narrowing",
-                    f"pass@{k} on {both.focus} fell from {first:.1%} to {last:.1%}: the policy "
-                    "no longer solves what it could.",
-                    ("w_reinforce", "nsr", "pkpo", "passk_training", "entropy_advantage"),
-                )
-            )
+        found += _fallen(both.focus, before, after)
     reward, right = run.ends("reward"), run.ends("correct")
     if reward and right and reward[1] > reward[0] + 0.02 and right[1] < right[0] - 0.02:
         found.append(
@@ -268,6 +321,7 @@ def _held_out(run: Course) -> list[Trouble]:
 
 CHECKS: Sequence[Callable[[Course], list[Trouble]]] = (
     _unknowns,
+    _large_steps,
     _nothing_learned,
     _signal,
     _entropy,
@@ -278,15 +332,29 @@ CHECKS: Sequence[Callable[[Course], list[Trouble]]] = (
 )
 
 
+def _reached(store: Store) -> list[Text]:
+    both = Evaluations.of(store)
+    before, after = both.before.get(both.focus), both.after.get(both.focus)
+    if not (before and after):
+        return []
+    return [
+        Text(
+            f"pass@1 on {both.focus}: {pass_at(before, 1):.1%} at the start, {pass_at(after, 1):.1%} at the end", "dim"
+        )
+    ]
+
+
 def report(store: Store) -> Group:
     """What `whet doctor` prints."""
     status, sentence = store.state
-    head: list[Any] = [Text(store.name, "bold"), Text(f"{status}: {sentence}", "dim")]
+    head: list[Any] = [Text(store.name, "bold"), Text(f"{status}: {sentence}", "dim"), *_reached(store)]
     found = troubles(store)
     for one in found:
         head.append(Text.assemble("\n", (one.name, "bold yellow"), ": ", one.sentence))
         if one.meant:
             head.append(Text(f"  meant for that: {', '.join(one.meant)}", "cyan"))
+        if one.already:
+            head.append(Text(f"  meant for that and already in this run: {', '.join(one.already)}", "dim"))
     if store.steps < 5:
         head.append(Text(f"\nOnly {store.steps} updates were logged: too few to see a course.", "yellow"))
     elif not found:
@@ -309,7 +377,8 @@ def laws_of(store: Store, beta: float) -> Group:
             Text(
                 f"entropy and reward (2505.22617): R = {law['b']:.3f} - {law['a']:.3f} e^H with R² {law['r2']:.2f} "
                 f"over H from {law['low']:.3f} to {law['high']:.3f} nats; carried on to H = 0 it says "
-                f"{law['ceiling']:.1%}" + (", far outside what was seen" if law["low"] > 0.5 else "")
+                f"{law['ceiling']:.1%}"
+                + (", farther than what was seen" if law["low"] > law["high"] - law["low"] else "")
             )
         )
     else:
@@ -327,8 +396,7 @@ def _identity(run: Course) -> list[Text]:
     rows = list(zip(run.known("entropy_moved"), run.known("entropy_told"), strict=True))
     if not rows:
         return []
-    off = sum(abs(moved - told) for moved, told in rows) / max(sum(abs(moved) for moved, _ in rows), 1e-12)
-    signs = sum((moved > 0) == (told > 0) for moved, told in rows)
+    off, signs = laws.identity(rows)
     return [
         Text(
             f"covariance identity (2505.22617): of {len(rows)} updates the last moved entropy by {rows[-1][0]:+.2e} "
@@ -341,17 +409,14 @@ def _identity(run: Course) -> list[Text]:
 def _limits(run: Course, split: str, before: list[Evaluated], after: list[Evaluated], beta: float) -> list[Text]:
     """Crossing of pass@k, what is solved at all; and what a KL budget could have bought beside what was bought."""
     ks = powers([*before, *after])
-    at = laws.crossing(*([[k, pass_at(rows, k)] for k in ks] for rows in (before, after)))
-    said = (
-        f"from k = {at} on the base solves more" if at else f"after k = 1 the base never gets ahead up to k = {ks[-1]}"
-    )
+    said = _crossing(before, after, ks)
     start, moved = pass_at(before, 1), run.late("kl") * run.late("length")
     lines = [f"crossing of pass@k (2504.13837), {split}: {said}", _boundary(split, before, after)]
     scores = [[1.0] * row.right + [0.0] * (row.tries - row.right) for row in before]
     limits = [laws.tilted(one, beta) for one in scores]
     gain, kl, worth = (sum(one[name] for one in limits) / len(limits) for name in ("gain", "kl", "effective"))
     reached, frontier = pass_at(after, 1) - start, laws.at_budget(scores, moved)
-    share = f", {reached / frontier['gain']:.0%} of it" if frontier["gain"] > 1e-3 else ""
+    share = f", {reached / frontier['gain']:.0%} of it" if frontier["gain"] > 1e-3 and reached > 0 else ""
     most = ", all that the base's tries allow" if frontier["beta"] < 0.02 else ""
     lines += [
         f"alignment limit (2605.07105), β = {beta:g}: the best policy gains {100 * gain:.1f} points at {kl:.3f} nats a "
@@ -368,6 +433,21 @@ def _limits(run: Course, split: str, before: list[Evaluated], after: list[Evalua
     return [Text(line) for line in lines]
 
 
+def _crossing(before: list[Evaluated], after: list[Evaluated], ks: Sequence[int]) -> str:
+    """From which k on the base solves more, and how sure the difference at the largest k is over problems."""
+    first, last = pass_at(before, 1), pass_at(after, 1)
+    at = laws.crossing(*([[k, pass_at(rows, k)] for k in ks] for rows in (before, after)))
+    if first > last:
+        said = "the base is ahead at k = 1 already"
+    elif first == last:
+        said = "the base is as good at k = 1"
+    else:
+        said = f"from k = {at} on the base solves more" if at else f"the base never gets ahead up to k = {ks[-1]}"
+    end = change(before, after, ks[-1:])
+    difference, low, high = (f"{100 * float(bound[0]):+.1f}" for bound in (end.mean, end.low, end.high))
+    return f"{said}; at k = {ks[-1]} the run has {difference} points [{low}, {high}] (problems drawn anew)"
+
+
 def _boundary(split: str, before: list[Evaluated], after: list[Evaluated]) -> str:
     """Which problems are solved at all, in the same number of tries at both ends."""
     if {row.tries for row in before} != {row.tries for row in after}:
@@ -378,3 +458,50 @@ def _boundary(split: str, before: list[Evaluated], after: list[Evaluated]) -> st
         f"{one['problems']} problems and the run {one['after']}; {one['lost']} that the base solved are never solved "
         f"now, and {one['won']} are new"
     )
+
+
+def laws_over(stores: Sequence[Store], out: Console) -> list[dict[str, Any]]:
+    """By task and recipe, what runs say of the entropy law and of the covariance identity together.
+
+    `r2` of R on e^H run by run, `straight` of R on H; `joint` of all runs at once; `off` and `signs` of the identity.
+    """
+    by: dict[tuple[str, str], list[Store]] = {}
+    for store in followed(stores, "reading runs", out):
+        one = Read(store.folder)
+        _ = one.logged
+        by.setdefault((one.about["task"], one.about["recipe"]), []).append(one)
+    return [{"task": task, "recipe": recipe, **_over(mine)} for (task, recipe), mine in sorted(by.items())]
+
+
+def _over(stores: Sequence[Store]) -> dict[str, Any]:
+    own = [law for law in (laws.exchange([store]) for store in stores) if "r2" in law]
+    joint = laws.exchange(stores)
+    moves = [tuple(Course(store).known(f"entropy_{name}") for name in ("moved", "told")) for store in stores]
+    rows = [pair for move in moves for pair in zip(*move, strict=True)]
+    off, signs = laws.identity(rows)
+    return {
+        "runs": len(stores), "r2": [round(law["r2"], 4) for law in own],
+        "straight": [round(laws.straight(law["points"]), 4) for law in own],
+        "joint": {name: float(f"{joint[name]:.4g}") for name in ("a", "b", "r2", "low", "high") if name in joint},
+        "updates": len(rows), "signs": signs, "off": round(off, 4) if rows else None,
+    }  # fmt: skip
+
+
+def laws_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Laws of many runs: a row for each task and recipe."""
+    caption = (
+        "R = b - a e^H: R² of each run (middle, least–most) and of all at once; signs and off: covariance identity"
+    )
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", caption=caption, caption_justify="left")
+    for name in ("task", "recipe", "runs", "R² by run", "joint", "H, nats", "signs", "off"):
+        table.add_column(name, justify="left" if name in ("task", "recipe") else "right", no_wrap=name != "recipe")
+    for row in rows:
+        joint, r2 = row["joint"], sorted(row["r2"])
+        table.add_row(
+            row["task"], row["recipe"], str(row["runs"]),
+            f"{r2[len(r2) // 2]:.2f} ({r2[0]:.2f}–{r2[-1]:.2f})" if r2 else "–",
+            f"{joint['r2']:.2f}" if "r2" in joint else "–",
+            f"{joint['low']:.2f}–{joint['high']:.2f}" if "r2" in joint else "–",
+            f"{row['signs']} of {row['updates']}", "–" if row["off"] is None else f"{row['off']:.0%}",
+        )  # fmt: skip
+    return table

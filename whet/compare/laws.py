@@ -50,6 +50,27 @@ def fit(points: Sequence[Sequence[float]]) -> dict[str, float] | None:
     }  # fmt: skip
 
 
+def straight(points: Sequence[Sequence[float]]) -> float:
+    """R² of a straight line of R on H: what e^H has to beat.
+
+    >>> round(straight([[0.0, 0.6], [0.5, 0.567564], [1.0, 0.514086], [1.5, 0.425916]]), 3)
+    0.955
+    """
+    from scipy import stats
+
+    return float(stats.linregress([h for h, _ in points], [r for _, r in points]).rvalue ** 2)
+
+
+def identity(rows: Sequence[tuple[float, float]]) -> tuple[float, int]:
+    """Entropy as it moved and as the covariance told, update by update: the share they differ by, and signs right.
+
+    >>> identity([(-0.01, -0.012), (0.02, -0.01)])
+    (1.0666666666666667, 1)
+    """
+    off = sum(abs(moved - told) for moved, told in rows) / max(sum(abs(moved) for moved, _ in rows), 1e-12)
+    return off, sum((moved > 0) == (told > 0) for moved, told in rows)
+
+
 def entropy_change(logits: Sequence[float], moved: Sequence[float]) -> tuple[float, float]:
     """The change of a softmax policy's entropy when its logits move: exactly, and by the covariance identity.
 

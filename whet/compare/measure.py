@@ -1,12 +1,20 @@
 """What is measured of a finished run: numbers by name, from its evaluations and its metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import track
 
 from whet import evaluate
 from whet.metrics import METRICS, Metric
 from whet.refusal import Refused
 from whet.runs.store import Evaluated, Store
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TAIL = 0.2  # ours: a training metric is its mean over the last fifth of the updates
 
@@ -38,11 +46,52 @@ class Evaluations:
     @classmethod
     def of(cls, store: Store) -> "Evaluations":
         """Read from the store; `after` is empty while the run has not been evaluated at its end."""
+        if isinstance(store, Read):
+            return store.ends
         rows = store.evaluations()
         first, last = (min((s for s, _ in rows), default=0), max((s for s, _ in rows), default=0))
         ends = [evaluate.by_split([row for step, row in rows if step == one]) for one in (first, last)]
         about = store.about
         return cls(ends[0] if first == 0 else {}, ends[1] if last else {}, about["focus"], tuple(about["elsewhere"]))
+
+
+class Read(Store):
+    """A run that is over, read from disk once however often it is asked; about a megabyte of memory for each."""
+
+    @cached_property
+    def about(self) -> dict[str, Any]:  # type: ignore[override]
+        """run.json as it was when it was first asked for."""
+        return super().about
+
+    @cached_property
+    def ends(self) -> Evaluations:
+        """The first and the last evaluation."""
+        return Evaluations.of(Store(self.folder))
+
+    @cached_property
+    def logged(self) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+        """Every metric by name: steps [m] and values [m]."""
+        return super().metrics()
+
+    def metrics(self, *names: str) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+        """As of any run, from memory."""
+        return {name: self.logged[name] for name in names or self.logged if name in self.logged}
+
+
+def read(runs: Mapping[str, Sequence[Store]], out: Console | None = None) -> dict[str, list[Store]]:
+    """The same runs, those that are finished read from disk once; how far it has come is shown in a terminal."""
+    known = {}
+    for store in followed([store for stores in runs.values() for store in stores], "reading runs", out):
+        known[store.folder] = store
+        if store.finished:
+            known[store.folder] = there = Read(store.folder)
+            _ = there.ends, there.logged
+    return {label: [known[store.folder] for store in stores] for label, stores in runs.items()}
+
+
+def followed(items: Collection[Any], what: str, out: Console | None) -> Iterable[Any]:
+    """The same items, with a bar while they are gone through; none where the output is no terminal."""
+    return track(items, what, console=out, transient=True, disable=out is None or not out.is_terminal)
 
 
 def meaning(name: str) -> Metric:

@@ -1,6 +1,7 @@
 """A comparison before it runs: the same base, problems, order and evaluation for every recipe, seed by seed."""
 
 import inspect
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class Budget:
             number = float(amount)
         except ValueError:
             number = -1.0
-        if currency not in ("tokens", "steps") or number < 1:
+        whole = currency == "tokens" or number == int(number) if math.isfinite(number) else False
+        if currency not in ("tokens", "steps") or not whole or number < 1:
             raise Refused(f"--budget {text!r} is no budget: write tokens=2e6, steps=100, or a time as 90s, 2m, 1h.")
         return cls(steps=int(number)) if currency == "steps" else cls(tokens=number)
 
@@ -164,6 +166,8 @@ def seeds_of(text: str, start: int = 0) -> tuple[int, ...]:
     except ValueError:
         raise Refused(f"--seeds {text!r}: write a number of seeds (5), a range (10-14), or a list (0,3,7).") from None
     found = tuple(range(start, start + found[0])) if not dash and "," not in text else found
+    if twice := [seed for i, seed in enumerate(found) if seed in found[:i]]:
+        raise Refused(f"--seeds {text!r} has seed {twice[0]} twice: a seed is one run.")
     if not found:
         raise Refused(f"--seeds {text!r} is no seed at all: five are a good beginning.")
     return found

@@ -6,6 +6,7 @@ is taken at the same seeds, as `whet compare` does.
 """
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 from rich.console import Console
 
 from whet.compare import stats
-from whet.compare.measure import meaning, measure
+from whet.compare.measure import meaning, measure, possible
 from whet.compare.plan import Budget, Plan
 from whet.compare.result import DELTA
 from whet.compare.study import rate_of
 from whet.compare.work import carry_out
 from whet.refusal import Refused
 from whet.runs.files import write_aside
+from whet.tasks.shelf import make
 
 
 def study(
@@ -37,6 +39,10 @@ def study(
     workers: int = 0,
 ) -> dict[str, Any]:
     """`repetitions` comparisons of each kind, every one on `seeds` seeds of its own."""
+    if not 0 < factor < math.inf or factor == 1:
+        why = "nothing would be planted" if factor == 1 else "a learning rate is a finite number above 0"
+        raise Refused(f"--factor {factor:g}: {why}; 0.8 is a small difference.")
+    possible(name, samples, list(make(task).evaluation()))
     slower = f"{recipe}@update.lr={_rate(recipe, task) * factor:g}"
     many = repetitions * seeds
     plan = Plan((recipe,), (task,), tuple(range(2 * many)), budget, samples, runs=runs)

@@ -8,8 +8,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from whet.compare import laws, stats
-from whet.compare.measure import ALWAYS, Evaluations, meaning, measure
+from whet.compare.measure import ALWAYS, Evaluations, followed, meaning, measure, read
 from whet.refusal import Refused
 from whet.report.smooth import smoothed, thinned
 from whet.runs.curve import powers
@@ -45,6 +47,7 @@ class Result:
     passing: dict[str, list[list[float]]] = field(default_factory=dict)
     law: dict[str, dict[str, Any]] = field(default_factory=dict)
     differs: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)  # recipes that a sweep found no rate for, and why
 
     @property
     def labels(self) -> list[str]:
@@ -56,9 +59,10 @@ class Result:
 
 def gathered(
     runs: Mapping[str, Sequence[Store]], main: str = "pass@1", delta: float | None = None, against: str = "",
-    level: float = stats.LEVEL, extra: Sequence[str] = (), budget: str = "",
+    level: float = stats.LEVEL, extra: Sequence[str] = (), budget: str = "", out: Console | None = None,
 ) -> Result:  # fmt: skip
     """The result of runs by recipe; refused when they differ in more than recipe and seed."""
+    runs = read(runs, out)
     finished = {label: [s for s in stores if s.state[0] == "finished"] for label, stores in runs.items()}
     every = [store for stores in finished.values() for store in stores]
     if not every:
@@ -83,7 +87,7 @@ def gathered(
             result.start[name] = sum(begun) / len(begun)
     if not result.values[main]:
         raise Refused(f"No run has the measure {main}.")
-    _judge(result, delta)
+    _judge(result, delta, out)
     _draw(result, finished)
     result.differs = differing(finished)
     return result
@@ -159,8 +163,8 @@ def _passes(store: Store) -> list[str]:
     return found
 
 
-def _judge(result: Result, delta: float | None) -> None:
-    for name, table in result.values.items():
+def _judge(result: Result, delta: float | None, out: Console | None) -> None:
+    for name, table in followed(result.values.items(), "comparing", out):
         what = meaning(name)
         result.means[name] = {
             label: asdict(stats.estimate([*row.values()], result.level)) for label, row in table.items()

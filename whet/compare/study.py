@@ -1,7 +1,8 @@
 """A study: the same sweep of learning rates for every recipe, on seeds of its own, and then the comparison."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from whet.compare.maths import loaded, parted
 from whet.compare.measure import meaning, measure
-from whet.compare.plan import Budget, Plan
+from whet.compare.plan import Budget, Job, Plan
 from whet.compare.result import Result
 from whet.compare.work import carry_out
 from whet.refusal import Refused
@@ -22,15 +23,28 @@ FIRST = 1000  # the first seed of a sweep, beyond those of any comparison
 
 @dataclass(frozen=True)
 class Chosen:
-    """A plan for each task, whose arms have their learning rates; and every rate that was tried, with its score."""
+    """A plan for each task, whose arms have their learning rates; and every rate that was tried, with its score.
+
+    `left_out` has the recipes, with task and reason, that failed at every rate; a task without any other has no plan.
+    """
 
     plans: list[Plan]
     tried: list[dict[str, Any]]
+    left_out: list[dict[str, str]] = field(default_factory=list)
 
     def arm(self, name: str, task: str) -> str:
         """The arm of a task's plan that a recipe became."""
         plan = next(plan for plan in self.plans if plan.tasks == (task,))
         return next((arm for arm in plan.arms if named_in(arm) == name), name)
+
+    def holds(self, against: str) -> None:
+        """Refused where the recipe against which all others are held is left out."""
+        for one in self.left_out:
+            if one["recipe"] == against:
+                raise Refused(
+                    f"--against {against}: on {one['task']} it {one['why'].rstrip('.')}; name another or smaller "
+                    "--rates, the runs that are there are used again."
+                )
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class Taken:
                             runs=runs, **made), arms, told.get("by_hand", {}))  # fmt: skip
         except FileNotFoundError:
             raise Refused(f"There is no file {path}: `whet study ... --rates ...` writes one.") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
             raise Refused(
                 f"{path} is not the sweep.json of a study: the same `whet study ... --rates ...` writes it again."
             ) from None
@@ -109,9 +123,9 @@ def rates_of(text: str) -> list[float]:
         found = [float(word) for word in text.split(",") if word.strip()]
     except ValueError:
         raise Refused(f"--rates {text!r}: write numbers between commas, as 1e-4,3e-4,1e-3.") from None
-    if any(rate <= 0 for rate in found):
-        raise Refused(f"--rates {text!r}: a learning rate is above 0.")
-    return found
+    if not all(0 < rate < math.inf for rate in found):
+        raise Refused(f"--rates {text!r}: a learning rate is a finite number above 0.")
+    return list(dict.fromkeys(found))
 
 
 def sweep(
@@ -132,27 +146,56 @@ def sweep(
     trial = replace(plan, arms=tuple(arms.values()), seeds=seeds, samples=samples or plan.samples)
     jobs = trial.checked().jobs()
     out.print(f"Sweep: {len(plan.arms)} recipes, {len(rates)} learning rates, {len(jobs)} runs.")
-    carry_out(jobs, out, workers)
-    better = meaning(main).better or 1
-    plans, tried = [], []
+    broken = carry_out(jobs, out, workers, without=True)
+    plans, tried, left_out = [], [], []
     for task in plan.tasks:
         best = []
         for arm in plan.arms:
-            scores = {}
-            for rate in rates:
-                mine = [job.store for job in jobs if (job.arm, job.task) == (arms[arm, rate], task)]
-                values = [measure(store, main) for store in mine if store and store.state[0] == "finished"]
-                known = [value for value in values if value is not None]
-                tried.append(
-                    {"recipe": arm, "task": task, "rate": rate, "values": known, "failed": len(mine) - len(known)}
-                )
-                if known and len(known) == len(mine):
-                    scores[rate] = better * sum(known) / len(known)
-            if not scores:
-                raise Refused(f"{arm} failed on {task} at every learning rate: leave it out, or try smaller ones.")
-            best.append(arms[arm, max(scores, key=lambda rate: (scores[rate], -rate))])
-        plans.append(replace(plan, arms=tuple(best), tasks=(task,)))
-    return Chosen(plans, tried)
+            by = {rate: [job for job in jobs if (job.arm, job.task) == (arms[arm, rate], task)] for rate in rates}
+            rows = [{"recipe": arm, "task": task, "rate": rate, **_tried(mine, main)} for rate, mine in by.items()]
+            tried += rows
+            taken = _best(rows, main)
+            if taken is None:
+                why = f"failed at every learning rate; {_failed(by, broken, main)}"
+                left_out.append({"recipe": arm, "task": task, "why": why})
+                out.print(f"Left out on {task}: {arm} {why}", markup=False)
+            else:
+                best.append(arms[arm, taken])
+        if best:
+            plans.append(replace(plan, arms=tuple(best), tasks=(task,)))
+    if not plans:
+        raise Refused(f"{left_out[0]['recipe']} and every other recipe {left_out[0]['why']}")
+    return Chosen(plans, tried, left_out)
+
+
+def _tried(jobs: Sequence[Job], main: str) -> dict[str, Any]:
+    """What the runs of a recipe at a rate have of a measure, and how many do not have it."""
+    values = [measure(store, main) for job in jobs if (store := job.store) and store.state[0] == "finished"]
+    known = [value for value in values if value is not None]
+    return {"values": known, "failed": len(jobs) - len(known)}
+
+
+def _best(rows: Sequence[Mapping[str, Any]], main: str) -> float | None:
+    """The rate with the best mean among those at which no run failed, the smaller of equals; None without any."""
+    better = meaning(main).better or 1
+    scores = {row["rate"]: better * sum(row["values"]) / len(row["values"]) for row in rows if not row["failed"]}
+    return max(scores, key=lambda rate: (scores[rate], -rate)) if scores else None
+
+
+def _failed(by: Mapping[float, Sequence[Job]], broken: Mapping[Path, str], main: str) -> str:
+    """The first run that failed, and why."""
+    for rate, jobs in by.items():
+        for job in jobs:
+            store = job.store
+            if store is None:
+                why = broken.get(job.folder, "it was not made")
+            elif store.state[0] == "finished":
+                why = "" if measure(store, main) is not None else f"it has no {main}"
+            else:
+                why = store.state[1]
+            if why:
+                return f"at {rate:g}, seed {job.seed}: {why.rstrip('.')}."
+    return ""
 
 
 def _with_rate(arm: str, rate: float) -> str:
@@ -171,9 +214,11 @@ def named_in(arm: str) -> str:
     return f"{recipe}@{rest}" if rest else recipe
 
 
-def relabelled(result: Result) -> Result:
-    """The result under the names of the recipes: their rates are among the settings that differ."""
+def relabelled(result: Result, left_out: Sequence[dict[str, str]] = ()) -> Result:
+    """The result under the names of the recipes: their rates are among the settings that differ.
 
+    With those that the sweep left out on its task.
+    """
     names = {recipe["label"]: named_in(recipe["label"]) for recipe in result.recipes}
 
     def renamed(value: Any) -> Any:
@@ -183,7 +228,8 @@ def relabelled(result: Result) -> Result:
             return [renamed(one) for one in value]
         return names.get(value, value) if isinstance(value, str) else value
 
-    return Result(**{name: renamed(value) for name, value in vars(result).items()})
+    mine = [one for one in left_out if one["task"] == result.task]
+    return replace(Result(**{name: renamed(value) for name, value in vars(result).items()}), left_out=mine)
 
 
 def write_sweep(chosen: Chosen, path: Path) -> None:
@@ -194,7 +240,7 @@ def write_sweep(chosen: Chosen, path: Path) -> None:
         plan = chosen.plans[0]
         made = {"seeds": plan.seeds, "budget": plan.budget.typed, "samples": plan.samples, "model": plan.model,
                 "eval_every": plan.eval_every, "settings": plan.settings, "options": plan.options}  # fmt: skip
-        told = {"plan": made, "tried": chosen.tried, "taken": taken}
+        told = {"plan": made, "tried": chosen.tried, "taken": taken, "left_out": chosen.left_out}
         write_aside(path, json.dumps(told, indent=1).encode())
         write_aside(path.with_suffix(".md"), sensitivity(chosen).encode())
 
@@ -206,16 +252,17 @@ def sensitivity(chosen: Chosen) -> str:
         "",
         "Mean over the sweep's seeds [smallest, largest]; the rate that was taken is marked with a star.",
     ]
-    for plan in chosen.plans:
-        rows = [row for row in chosen.tried if row["task"] == plan.tasks[0]]
+    for task in dict.fromkeys(row["task"] for row in chosen.tried):
+        rows = [row for row in chosen.tried if row["task"] == task]
         rates = sorted({row["rate"] for row in rows})
-        lines += ["", f"## {plan.tasks[0]}", "", f"| recipe | {' | '.join(f'{rate:g}' for rate in rates)} |"]
+        lines += ["", f"## {task}", "", f"| recipe | {' | '.join(f'{rate:g}' for rate in rates)} |"]
         lines.append("|---" * (1 + len(rates)) + "|")
-        for arm in plan.arms:
-            name = named_in(arm)
+        taken = [arm for plan in chosen.plans if plan.tasks == (task,) for arm in plan.arms]
+        for name in dict.fromkeys(row["recipe"] for row in rows):
             mine = {row["rate"]: row for row in rows if row["recipe"] == name}
-            cells = [_cell(mine.get(rate), arm == _with_rate(name, rate)) for rate in rates]
+            cells = [_cell(mine.get(rate), _with_rate(name, rate) in taken) for rate in rates]
             lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines += [f"\n{one['recipe']} is left out: it {one['why']}" for one in chosen.left_out if one["task"] == task]
     return "\n".join(lines) + "\n"
 
 

@@ -31,16 +31,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def carry_out(jobs: Sequence[Job], out: Console, workers: int = 0) -> None:
-    """Make every run that is not there yet. Interrupted, it loses the runs in progress; the same call goes on."""
+def carry_out(jobs: Sequence[Job], out: Console, workers: int = 0, without: bool = False) -> dict[Path, str]:
+    """Make every run that is not there yet. Interrupted, it loses the runs in progress; the same call goes on.
+
+    Runs that cannot begin leave nothing: they are refused at the end, or told by their folders where one can do
+    `without` them.
+    """
     for root in {Path(job.run.out) for job in jobs}:
         root.mkdir(parents=True, exist_ok=True)
     with _alone(sorted({job.run.out for job in jobs})):
         waiting = [job for job in jobs if job.store is None]
         if len(waiting) < len(jobs):
             out.print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there already.")
-        if waiting:
-            _Crew(waiting, len(jobs), out, min(workers or cores(), len(waiting))).go()
+        if not waiting:
+            return {}
+        crew = _Crew(waiting, len(jobs), out, min(workers or cores(), len(waiting)))
+        crew.go()
+    if crew.broken and not without:
+        names = ", ".join(dict.fromkeys(f"{job.arm} on {job.task}" for job, _ in crew.broken.values()))
+        raise Refused(
+            f"{len(crew.broken)} of {len(jobs)} runs left nothing ({names}): the reasons are above; all others are "
+            "done, and the same command goes on."
+        )
+    return {folder: why for folder, (_, why) in crew.broken.items()}
 
 
 @contextmanager
@@ -73,7 +86,7 @@ class _Crew:
     def __init__(self, waiting: Sequence[Job], whole: int, out: Console, workers: int) -> None:
         self.waiting, self.whole, self.out, self.workers = list(waiting), whole, out, workers
         self.at_work: dict[Any, tuple[Job, Any, Any, float]] = {}
-        self.broken: list[Job] = []
+        self.broken: dict[Path, tuple[Job, str]] = {}
         self.took: list[float] = []
         methods = multiprocessing.get_all_start_methods()
         self.context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -86,7 +99,7 @@ class _Crew:
         self.line = self.bar.add_task("runs", total=whole, completed=whole - len(waiting), left="")
 
     def go(self) -> None:
-        """Until nothing is left; a run that breaks does not keep the others waiting, and is named at the end.
+        """Until nothing is left; a run that breaks does not keep the others waiting.
 
         Ctrl-C ends the processes and says how to go on.
         """
@@ -101,12 +114,6 @@ class _Crew:
                 for sentinel in wait(list(self.at_work), timeout=POLL):
                     self.end(sentinel)
                 self.tell()
-            if self.broken:
-                names = ", ".join(dict.fromkeys(f"{job.arm} on {job.task}" for job in self.broken))
-                raise Refused(
-                    f"{len(self.broken)} of {self.whole} runs left nothing ({names}): the reasons are above; all "
-                    "others are done, and the same command goes on."
-                )
         except KeyboardInterrupt:
             left = len(self.waiting) + len(self.at_work)
             raise Refused(
@@ -138,11 +145,11 @@ class _Crew:
         self.took.append(time.perf_counter() - began)
         store = job.store
         if store is None:
-            self.broken.append(job)
             try:
                 why = hears.recv()
             except EOFError:
                 why = f"its process ended with status {process.exitcode}; `whet train` with the same settings shows why"
+            self.broken[job.folder] = (job, why)
             self.out.print(f"{job.arm} on {job.task}, seed {job.seed}: {why}")
             return
         if store.state[0] == "failed":

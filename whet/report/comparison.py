@@ -106,6 +106,7 @@ def _missing(results: Sequence["Result"]) -> list[str]:
             said.append(f"{result.task}: one seed, so there is no interval. Five are a good beginning: --seeds 5.")
         for recipe in result.recipes:
             said += [f"{recipe['label']} on {result.task}, seed {s}: {why}" for s, why in recipe["failed"]]
+        said += [f"{one['recipe']} on {result.task} is left out: it {one['why']}" for one in result.left_out]
     return said
 
 

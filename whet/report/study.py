@@ -172,13 +172,13 @@ def _matters(by: dict[Any, Any], names: Sequence[str], rates: Sequence[float], t
     spreads = []
     for name in names:
         means = [_mean(by[name, r]["values"]) for r in rates if (name, r) in by and by[name, r]["values"]]
-        spreads.append(max(means) - min(means))
+        spreads += [max(means) - min(means)] if means else []
     main = [one["value"] for one in result.means[result.measure].values()]
     low, high = (sum(taken.get(name) == f"{rate:g}" for name in names) for rate in (rates[0], rates[-1]))
     middle = sorted(spreads)[len(spreads) // 2]
     return (
         f"Between its best and its worst rate the middle recipe differs by {middle:.3f}; between the best and the "
-        f"worst recipe, each at its own rate, there are {max(main) - min(main):.3f}. {low} of {len(names)} recipes "
+        f"worst recipe, each at its own rate, there are {max(main) - min(main):.3f}. {low} of {len(main)} recipes "
         f"took the smallest rate and {high} the largest: for them a rate beyond it may be better still."
     )
 
@@ -244,6 +244,7 @@ def _limits(done: Sequence[Result], sweep: dict[str, Any]) -> list[str]:
     failed = [f"{r['label']} on {t.task}, seed {s}" for t in done for r in t.recipes for s, _ in r["failed"]]
     if failed:
         said.append(f"Failed, and left out: {'; '.join(failed)}.")
+    said += [f"{one['recipe']} is not compared on {t.task}: it {one['why']}" for t in done for one in t.left_out]
     return [f"- {one}" for one in said]
 
 
