@@ -250,7 +250,7 @@ def sensitivity(chosen: Chosen) -> str:
     lines = [
         "# Learning rates",
         "",
-        "Mean over the sweep's seeds [smallest, largest]; the rate that was taken is marked with a star.",
+        "Mean over the sweep's seeds [smallest, largest, of several]; the rate that was taken is marked with a star.",
     ]
     for task in dict.fromkeys(row["task"] for row in chosen.tried):
         rows = [row for row in chosen.tried if row["task"] == task]
@@ -260,15 +260,21 @@ def sensitivity(chosen: Chosen) -> str:
         taken = [arm for plan in chosen.plans if plan.tasks == (task,) for arm in plan.arms]
         for name in dict.fromkeys(row["recipe"] for row in rows):
             mine = {row["rate"]: row for row in rows if row["recipe"] == name}
-            cells = [_cell(mine.get(rate), _with_rate(name, rate) in taken) for rate in rates]
+            cells = [cell(mine.get(rate), _with_rate(name, rate) in taken) for rate in rates]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines += [f"\n{one['recipe']} is left out: it {one['why']}" for one in chosen.left_out if one["task"] == task]
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: dict[str, Any] | None, taken: bool) -> str:
+def cell(row: dict[str, Any] | None, taken: bool) -> str:
+    """Mean [smallest, largest] of the seeds of one recipe at one rate, with a star at the rate that was taken.
+
+    >>> cell({"values": [0.1, 0.3], "failed": 0}, taken=True), cell({"values": [0.1], "failed": 1}, taken=False)
+    ('0.200 [0.100, 0.300] *', '0.100, 1 failed')
+    """
     if row is None or not row["values"]:
         return "failed"
     values = row["values"]
+    spread = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
     failed = f", {row['failed']} failed" if row["failed"] else ""
-    return f"{sum(values) / len(values):.3f} [{min(values):.3f}, {max(values):.3f}]{failed}" + (" *" if taken else "")
+    return f"{sum(values) / len(values):.3f}{spread}{failed}{' *' * taken}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from whet.compare.result import Result
-from whet.compare.study import named_in
+from whet.compare.study import cell, named_in
 from whet.report import comparison_tables as tables
 from whet.report.comparison import _grid, _md, _pairs, headline
 from whet.report.facts import number
@@ -141,7 +141,7 @@ def _rates(done: Sequence[Result], sweep: dict[str, Any]) -> list[str]:
     """Every rate that was tried, and how much it matters beside the choice of a recipe."""
     if not sweep:
         return [NO_SWEEP]
-    lines = ["Mean over the sweep's seeds [smallest, largest]; a star marks the rate that was taken.", ""]
+    lines = ["Mean over the sweep's seeds [smallest, largest, of several]; a star marks the rate that was taken.", ""]
     for result in done:
         rows = [row for row in sweep["tried"] if row["task"] == result.task]
         if not rows:
@@ -149,18 +149,10 @@ def _rates(done: Sequence[Result], sweep: dict[str, Any]) -> list[str]:
         rates, taken = sorted({row["rate"] for row in rows}), _taken(sweep)[result.task]
         by = {(row["recipe"], row["rate"]): row for row in rows}
         names = list(dict.fromkeys(row["recipe"] for row in rows))
-        cells = [[name, *(_cell(by.get((name, r)), f"{r:g}" == taken.get(name)) for r in rates)] for name in names]
+        cells = [[name, *(cell(by.get((name, r)), f"{r:g}" == taken.get(name)) for r in rates)] for name in names]
         head = ["recipe", *(f"{rate:g}" for rate in rates)]
         lines += [f"### {result.task}", "", *_grid(head, cells), "", _matters(by, names, rates, taken, result), ""]
     return lines[:-1]
-
-
-def _cell(row: dict[str, Any] | None, taken: bool) -> str:
-    if row is None or not row["values"]:
-        return "failed"
-    values = row["values"]
-    failed = f", {row['failed']} failed" if row["failed"] else ""
-    return f"{_mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]{failed}{' *' * taken}"
 
 
 def _mean(values: Sequence[float]) -> float:
