@@ -25,6 +25,7 @@ EQUALITIES = (
     laws.test_the_order_of_responses_changes_nothing,
     laws.test_any_split_into_micro_batches_gives_the_same_gradient,
 )
+BY_PLACE = {"quark"}  # among equal rewards the earlier response is the better one, as its `departs` says
 OTHERS = (
     laws.test_the_gradient_is_finite_where_probabilities_are_extreme,
     laws.test_reads_only_known_fields,
@@ -59,6 +60,8 @@ def obeys(monkeypatch, sum_) -> None:
     monkeypatch.setitem(RECIPES, sum_.name, sum_)
     broken = []
     for law in (*EQUALITIES, *OTHERS):
+        if law is laws.test_the_order_of_responses_changes_nothing and BY_PLACE & set(sum_.name.split("+")):
+            continue
         try:
             with numbers(torch.float64 if law in EQUALITIES else torch.float32):
                 law(sum_.name)

@@ -69,8 +69,8 @@ def _by_rank(reward: PerResponse, group: Group, k: int, weight: Callable[[Tensor
     found = torch.zeros_like(reward)
     for problem in group.unique():
         rows = (group == problem).nonzero()[:, 0]
-        ranked, order = reward[rows].sort()
-        found[rows[order]] = weight(ranked) if len(rows) >= k else 0.0
+        ranked, order = reward[rows].to(torch.get_default_dtype()).sort()
+        found[rows[order]] = weight(ranked).to(found) if len(rows) >= k else found[rows]
     return found
 
 
