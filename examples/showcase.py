@@ -120,9 +120,11 @@ def base(
     # without the cache, which would keep the first weights' copies for as long as this block lasts
     with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
         for i, lessons in enumerate(taught):
-            updates += teach(
-                made, lessons, words.pad_token_id, how, 600, lambda share, i=i: progress((i + share) / len(taught))
-            )
+
+            def tell(share: float, i: int = i) -> None:
+                progress((i + share) / len(taught))
+
+            updates += teach(made, lessons, words.pad_token_id, how, 600, tell)
     words.save_pretrained(folder)
     made.eval().save_pretrained(folder)
     card = {
@@ -191,14 +193,15 @@ MEASURES: dict[str, Callable[[dict[str, Any]], float]] = {
 }
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], sign: str = "+") -> str:
     """A mean over seeds with its 95 % interval (Student's t), in points.
 
     >>> spread([0.1, 0.2, 0.3])
     '+20.0 (-4.8 to +44.8)'
     """
     found = estimate([100 * x for x in values])
-    return f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+    value, low, high = (f"{x:{sign}.1f}" for x in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
 
 
 def beside(runs: list[dict[str, Any]]) -> str:
@@ -212,7 +215,8 @@ def beside(runs: list[dict[str, Any]]) -> str:
     for name, measure in MEASURES.items():
         local, vllm = ([measure(by[engine][seed]) for seed in seeds] for engine in ENGINES)
         gaps = [b - a for a, b in zip(local, vllm, strict=True)]
-        lines.append(f"| {name} | {spread(local)} | {spread(vllm)} | {spread(gaps)} |")
+        sign = "+" if "less" in name else "-"  # as Python's format has it: - is for negative numbers only
+        lines.append(f"| {name} | {spread(local, sign)} | {spread(vllm, sign)} | {spread(gaps)} |")
     return "\n\n" + "\n".join(lines)
 
 
