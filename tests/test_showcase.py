@@ -41,9 +41,9 @@ def test_the_large_one_has_twenty_million_weights_of_a_real_architecture():
 def test_the_showcase_runs_from_nothing_to_its_page(tmp_path, monkeypatch):
     showcase.base(tmp_path / "made", "2m", examples=128)
     card = json.loads((tmp_path / "made" / "whet.json").read_text())
-    assert card["updates"] == 2
+    assert card["updates"] == 3  # 73 lessons, then 55
     command = shlex.split(showcase.COMMAND.format(folder=tmp_path / "made", engine="local", seed=0))
-    short = {"40": "2", "16": "8", "--task.count=24": "--task.count=2"}
+    short = {"60": "2", "bfloat16": "float32", "--task.count=48": "--task.count=2"}
     assert "Finished after 2 updates" in whet(tmp_path, *(short.get(word, word) for word in command[1:]))
     page = tmp_path / "page.md"
     page.write_text("<!-- showcase -->\n<!-- end of showcase -->\n")
@@ -62,4 +62,16 @@ def test_every_update_is_computed_with_the_weights_as_they_are(tmp_path):
     """Autocast keeps copies of the weights unless it is told not to: the first ones would be read for ever."""
     seen = []
     showcase.base(tmp_path, "2m", 64, progress=lambda share: seen.append(torch.is_autocast_cache_enabled()))
-    assert seen == [False]
+    assert seen == [False, False]
+
+
+def test_the_engines_are_compared_seed_by_seed():
+    def run(engine, seed, after):
+        return {"engine": engine, "seed": seed, "correct": [0.3] * 10 + [after] * 10, "pass@1": [0.3, after]}
+
+    runs = [run("local", seed, 0.5 + seed / 10) for seed in (0, 1, 2)]
+    runs += [run("vllm", seed, 0.52 + seed / 10) for seed in (2, 1, 0)]
+    told = showcase.beside(runs)
+    assert "| held-out pass@1 after | 60.0 (35.2 to 84.8) | 62.0 (37.2 to 86.8) | +2.0 (+2.0 to +2.0) |" in told
+    assert "| pass@1, after less before | +30.0 " in told
+    assert showcase.beside(runs[:4]) == ""  # one seed in common

@@ -8,6 +8,7 @@ import torch
 
 from tests.engines.models import PROMPTS, direct_logits, problems, responses, told
 from tests.vllm.models import FAMILIES, engine, pytestmark  # noqa: F401
+from whet.engines.pick import Drawing
 from whet.refusal import Refused
 
 TIGHT = {"atol": 2e-4, "rtol": 1e-4}  # two programs that add in another order
@@ -21,6 +22,13 @@ def llama():
 def drawn(of, each=4, max_tokens=12, seed=1, **options):
     mine = problems()
     return of.sample(mine, [each] * len(mine), max_tokens=max_tokens, seed=seed, **options)
+
+
+def test_more_prompts_than_vllm_reads_at_once_are_drawn_from(llama):
+    """4,096 tokens at once: the prompt in which they end is not read in two parts, which a CPU's seeds do not bear."""
+    prompts = [tuple(range(10, 33))] * 200
+    found = llama.sampler.draw(prompts, Drawing(1.0, 1.0, False, 2, (), 0), seed=1)
+    assert found.length.tolist() == [2] * len(prompts)
 
 
 def says_the_same(family: str) -> None:
