@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.laws.harness import RUN, case
-from whet import shelf
+from whet import plain, shelf
 from whet.batch import join
 from whet.draw import Draw, generator, judged
 from whet.engines.local import LocalEngine
@@ -116,6 +116,12 @@ def test_the_same_seed_gives_the_same_bits():
     for a, b in zip(one[0].model.parameters(), two[0].model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert steps("grpo", 1, seed=4)[2][0].told != one[2][0].told
+
+
+def test_the_gap_of_a_policy_that_has_moved_is_not_told_as_the_samplers():
+    first, later = {"loss": 0.0}, {"loss": 1.0, "sampler_gap": 0.3, "sampler_ess": 0.9}
+    assert plain._together([first, later]) == {"loss": 0.5, "ratio_max": 1.0}
+    assert plain._together([{"loss": 0.0, "sampler_gap": 1e-6}, later])["sampler_gap"] == 1e-6
 
 
 def test_mini_batches_make_several_updates_and_keep_the_old_policy():

@@ -111,8 +111,9 @@ def token_mean(x: PerToken, mask: Mask) -> PerResponse:
 def batch_mean(x: PerToken, mask: Mask) -> Tensor:
     """Mean over all tokens of the batch that count, 0 if none does; of equal numbers exactly that number, as `mean`.
 
-    >>> batch_mean(tensor([[1., 2.], [3., 9.]]), tensor([[True, True], [True, False]]))
-    tensor(2.)
+    >>> mask = tensor([[True, True], [True, False]])
+    >>> batch_mean(tensor([[1., 2.], [3., 9.]]), mask), batch_mean(tensor([[1., 2.], [3., 9.]]), mask & False)
+    (tensor(2.), tensor(0.))
     """
     one = x.detach()[mask][:1].sum()
     return one + spread(x - one, mask).sum() / mask.sum().clamp(min=1)

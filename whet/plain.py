@@ -74,7 +74,7 @@ def _together(tallies: list[dict[str, float]]) -> dict[str, float]:
     """One number for all mini-batches: the mean; the largest ratio; the sampler's gap before the policy moved."""
     told = {name: [tally[name] for tally in tallies if name in tally] for tally in tallies for name in tally}
     means = {name: sum(values) / len(values) for name, values in told.items() if not name.startswith("sampler_")}
-    # A mini-batch without signal is not read by the model, and has no gap to tell.
-    means |= {name: values[0] for name, values in told.items() if name.startswith("sampler_")}
+    # None where the first has no signal and so was not read: the gap of a later one is one of the moved policy.
+    means |= {name: value for name, value in tallies[0].items() if name.startswith("sampler_")}
     means["ratio_max"] = max(tally.get("ratio_max", 1.0) for tally in tallies)
     return means

@@ -28,6 +28,7 @@ from whet.papers import (
     luspo,
     mutual_rl_xgrpo,
     pacevolve_pp,
+    opo,
     passk_training,
     pkpo,
     ppo,
@@ -480,3 +481,7 @@ def test_the_mean_of_equal_numbers_is_that_number(value):
     assert groups.batch_mean(x, mask) == x[0, 0]
     assert bool((groups.mean(x[:, 0], torch.arange(23) // 9) == x[0, 0]).all())
     assert groups.batch_mean(x, torch.zeros_like(mask)) == 0
+
+
+def test_opo_has_no_baseline_where_nothing_was_said():
+    assert opo.length_weighted(tensor([1.0, 1.0]), one_group(2), tensor([0, 0])).tolist() == [0, 0]
