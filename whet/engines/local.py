@@ -65,6 +65,7 @@ class LocalEngine:
         self.format, self.adapters = Formatter(tokenizer), adapters
         self.parameters = [x for x in model.parameters() if x.requires_grad]
         self.optimizer = optimiser.made(optimiser_name, self.parameters, self.lr)
+        self.steps_taken = 0  # of the optimiser, in this process: who draws from a copy sees that the policy has moved
         # On the CPU, where there is room; the reference is built from it when first asked for.
         self._start = {n: x.detach().to("cpu", copy=True) for n, x in model.named_parameters() if x.requires_grad}
 
@@ -293,6 +294,7 @@ class LocalEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr if lr is None else lr
         self.optimizer.step()
+        self.steps_taken += 1
         return {"grad_norm": norm}
 
     # --- keeping -----------------------------------------------------------------------------------------

@@ -45,9 +45,10 @@ class VLLM:
         self.engine, self.publish_every = engine, publish_every
         self.llm = _started(engine, dtype, memory)
         self.sleeps = bool(self.llm.llm_engine.model_config.enable_sleep_mode)
-        self.asleep, self.waiting = False, 0
+        self.dtype = precision.KNOWN[dtype] if dtype else engine.dtype
+        self.asleep, self.waiting, self.seen = False, 0, 0
         self.publish()
-        self._check(FAR[precision.KNOWN[dtype] if dtype else engine.dtype])
+        self._check(FAR[self.dtype])
 
     def draw(self, prompts: Sequence[tuple[int, ...]], how: Drawing, seed: int, ended: Ended | None = None) -> Drawn:
         """One response to each prompt, each with a seed of its own made from `seed`; nobody is told before all end."""
@@ -57,6 +58,8 @@ class VLLM:
             raise Refused(f"vLLM draws at a temperature of {COLDEST} or more, not {how.temperature}: use greedy=True.")
         if not prompts:
             return page.empty(0, how.max_tokens, how.padding, "cpu")
+        if self.engine.steps_taken != self.seen:
+            self.waiting, self.seen = self.waiting + 1, self.engine.steps_taken
         if self.waiting >= self.publish_every:
             self.publish()
         self._wake()
@@ -76,7 +79,6 @@ class VLLM:
 
     def moves(self) -> None:
         """An update begins: the memory is the learner's until the next draw."""
-        self.waiting += 1
         if self.sleeps and not self.asleep:
             self.llm.sleep(level=1)  # keeps the weights outside the GPU: not every update hands new ones over
             self.asleep = True
@@ -88,7 +90,7 @@ class VLLM:
         self.llm.apply_model(_pack_head)
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept keys and values of the old policy: no request may run while weights change.")
-        self.waiting = 0
+        self.waiting, self.seen = 0, self.engine.steps_taken
 
     def _check(self, bound: float) -> None:
         """Refuse a model that vLLM computes in another way, or whose weights it did not take over."""
