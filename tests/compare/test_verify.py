@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.compare.conftest import silent
 from tests.report.conftest import synthetic
 from whet import shelf
-from whet.compare import doctor, laws, planted, razor, stats, study, verify
+from whet.compare import doctor, laws, laws_told, planted, razor, razor_runs, stats, study, verify
 from whet.compare.measure import meaning, measure
 from whet.compare.plan import Budget, Plan
 from whet.compare.result import gathered
@@ -407,37 +407,37 @@ def many(tmp_path_factory):
 
 def test_forgetting_against_kl_is_told_of_many_runs_task_by_task(many, tmp_path):
     said = Console(file=io.StringIO(), width=70)
-    found = razor.moved(many, said)
-    said.print(razor.report_of(found))
+    found = razor_runs.moved(many, said)
+    said.print(razor_runs.report_of(found))
     text = "".join(said.file.getvalue().split())
     assert "Over6runsof6recipesoncompose,KL0.010to0.110natspertoken" in text
     assert "Over6runsof6recipesoncountdown" in text
     assert all(store.name in text for store in many)  # a name is never cut short
-    razor.save_of(found, tmp_path / "razor-runs.json")
+    razor_runs.save_of(found, tmp_path / "razor-runs.json")
     kept = json.loads((tmp_path / "razor-runs.json").read_text())
     assert len(kept["runs"]) == 12
     assert kept["tasks"]["compose"]["low"] <= kept["tasks"]["compose"]["rank"] <= kept["tasks"]["compose"]["high"]
     assert "Forgetting in 12 runs" in (tmp_path / "razor-runs.svg").read_text()
-    assert "2 runs on compose: too few for a curve" in razor.sentence(found[:4:2])
+    assert "2 runs on compose: too few for a curve" in razor_runs.sentence(found[:4:2])
 
 
 def test_a_rank_correlation_has_an_interval_that_knows_which_runs_are_alike():
     """Ten runs of one recipe are not ten witnesses."""
-    spread = [razor.Moved(f"{i}-{j}", f"r{i}", "t", i + j / 100, (-1) ** i * i + j / 100, 0.0)
+    spread = [razor_runs.Moved(f"{i}-{j}", f"r{i}", "t", i + j / 100, (-1) ** i * i + j / 100, 0.0)
               for i in range(6) for j in range(10)]  # fmt: skip
-    apart = [razor.Moved(one.run, one.run, "t", one.kl, one.lost, 0.0) for one in spread]
-    alike, alone = (razor.rank(runs) for runs in (spread, apart))
+    apart = [razor_runs.Moved(one.run, one.run, "t", one.kl, one.lost, 0.0) for one in spread]
+    alike, alone = (razor_runs.rank(runs) for runs in (spread, apart))
     assert alike["rank"] == alone["rank"]
     assert (alike["clusters"], alone["clusters"]) == (6, 60)
     assert alike["high"] - alike["low"] > 1.5 * (alone["high"] - alone["low"])
-    rows = [razor.Moved(str(i), str(i), "t", float(i), float(i), 0.0) for i in range(8)]
-    assert razor.rank(rows)["rank"] == pytest.approx(1.0)
+    rows = [razor_runs.Moved(str(i), str(i), "t", float(i), float(i), 0.0) for i in range(8)]
+    assert razor_runs.rank(rows)["rank"] == pytest.approx(1.0)
 
 
 def test_the_chance_of_the_evaluation_is_that_of_its_tries(tmp_path):
     store = synthetic(tmp_path / "run", 4, 0, 2, 0)
     store.log(4, {"kl": 0.1})
-    (one,) = razor.moved([store])
+    (one,) = razor_runs.moved([store])
     rows = [e for step, e in store.evaluations() if step == 4 and e.split == "reverse"]
     errors = [e.right / e.tries * (1 - e.right / e.tries) / 63 for e in rows]
     assert one.chance == pytest.approx(sum(errors) ** 0.5 / len(rows))
@@ -445,14 +445,14 @@ def test_the_chance_of_the_evaluation_is_that_of_its_tries(tmp_path):
 
 def test_runs_whose_forgetting_says_nothing_together_are_refused(many, runs, tmp_path):
     with pytest.raises(Refused, match="splits that are not trained"):
-        razor.moved([store for stores in runs.values() for store in stores])
+        razor_runs.moved([store for stores in runs.values() for store in stores])
     other = synthetic(tmp_path / "other", 4, 0, 2, 0, base="another")
     with pytest.raises(Refused, match="began from different bases"):
-        razor.moved([many[0], other])
+        razor_runs.moved([many[0], other])
     going = synthetic(tmp_path / "going", 4, 0, 2, 0)
     going.status("running", "It goes on.")
     said = Console(file=io.StringIO(), width=200)
-    assert len(razor.moved([many[0], going], said)) == 1
+    assert len(razor_runs.moved([many[0], going], said)) == 1
     assert "1 of 2 runs are left out: not finished" in said.file.getvalue()
 
 
@@ -466,7 +466,7 @@ def test_a_kl_budget_buys_no_more_than_the_limit_and_all_of_it_with_enough():
 
 def test_the_laws_of_a_run_are_told_in_sentences(tmp_path):
     said = Console(file=io.StringIO(), width=300)
-    said.print(doctor.laws_of(synthetic(tmp_path / "run", 20, 0, 2, 0), 1.0))
+    said.print(laws_told.laws_of(synthetic(tmp_path / "run", 20, 0, 2, 0), 1.0))
     for part in (
         "R = ",
         "crossing of pass@k",
@@ -480,7 +480,7 @@ def test_the_laws_of_a_run_are_told_in_sentences(tmp_path):
 
 def told_by_laws(store):
     said = Console(file=io.StringIO(), width=400)
-    said.print(doctor.laws_of(store, 1.0))
+    said.print(laws_told.laws_of(store, 1.0))
     return said.file.getvalue()
 
 

@@ -353,7 +353,7 @@ def laws(
     """
     import json
 
-    from whet.compare.doctor import laws_of, laws_over, laws_table
+    from whet.compare.laws_told import laws_of, laws_over, laws_table
     from whet.report.comparison_tables import FEW
     from whet.runs.files import write_aside
     from whet.runs.store import find
@@ -383,16 +383,15 @@ def razor(
 ) -> None:
     """RL's Razor: forgetting against KL on the new task, over runs, or on the parity toy for RL, SFT and the oracle."""
     from whet.compare import razor as cut
+    from whet.compare import razor_runs
     from whet.compare.plan import seeds_of
     from whet.compare.study import rates_of
     from whet.runs.store import find
 
     if names:
-        many = cut.moved([find(name, runs) for name in names], out)
-        out.print(cut.report_of(many))
-        if to:
-            cut.save_of(many, Path(to) / "razor-runs.json")
-        return
+        many = razor_runs.moved([find(name, runs) for name in names], out)
+        out.print(razor_runs.report_of(many))
+        return razor_runs.save_of(many, Path(to) / "razor-runs.json") if to else None
     if not rates_of(rates):
         raise Refused(f"--rates {rates!r}: name at least one learning rate, as 0.03.")
     ends = cut.toy(seeds_of(seeds), rates_of(rates))

@@ -50,8 +50,7 @@ def study(
     jobs = [*plan.checked().jobs(), *other.checked().jobs()]
     carry_out(sorted(jobs, key=lambda job: job.seed % many), out, workers)
     found = {(job.arm, job.seed): measure(job.store, name) for job in jobs if job.store}
-    what = meaning(name)
-    bound = DELTA if delta is None else delta
+    what, bound = meaning(name), DELTA if delta is None else delta
 
     def values(arm: str, first: int) -> dict[int, float]:
         known = {i: found.get((arm, first + i)) for i in range(seeds)}
