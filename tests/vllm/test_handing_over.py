@@ -68,7 +68,7 @@ def test_keys_and_values_of_the_old_policy_are_forgotten(llama):
     # and this is what would be seen if they were not
     learner = llama.learner(lambda fields: fields["logp"].sum(), frozenset())
     learner.set_weights([1.2 * x for x in learner.weights()])
-    llama.sampler.waiting = 0
+    llama.sampler.waiting, llama.sampler.seen = 0, llama.changes
     llama.sampler.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights(llama.model).items())})
     assert gap(llama, draw()) > FAR
     llama.sampler.publish()

@@ -108,6 +108,7 @@ class LocalLearner:
         with torch.no_grad():
             for x, new in zip(self.engine.parameters, weights, strict=True):
                 x.copy_(new)
+        self.engine.changes += 1
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Copies of the weights and of what the optimiser remembers of them, to go back to with `set_state`."""

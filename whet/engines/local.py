@@ -65,7 +65,7 @@ class LocalEngine:
         self.format, self.adapters = Formatter(tokenizer), adapters
         self.parameters = [x for x in model.parameters() if x.requires_grad]
         self.optimizer = optimiser.made(optimiser_name, self.parameters, self.lr)
-        self.steps_taken = 0  # of the optimiser, in this process: who draws from a copy sees that the policy has moved
+        self.changes = 0  # of the weights, in this process: who draws from a copy sees that the policy has moved
         # On the CPU, where there is room; the reference is built from it when first asked for.
         self._start = {n: x.detach().to("cpu", copy=True) for n, x in model.named_parameters() if x.requires_grad}
 
@@ -294,7 +294,7 @@ class LocalEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr if lr is None else lr
         self.optimizer.step()
-        self.steps_taken += 1
+        self.changes += 1
         return {"grad_norm": norm}
 
     # --- keeping -----------------------------------------------------------------------------------------
@@ -345,6 +345,7 @@ class LocalEngine:
 
     def put(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Weights and optimiser as a state holds them, in the middle of an update: the sampler is told after it."""
+        self.changes += 1
         if any(name.startswith("critic.") for name in state["weights"]):
             _ = self.critic
         known = dict(self._trained())

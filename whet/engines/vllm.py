@@ -58,8 +58,8 @@ class VLLM:
             raise Refused(f"vLLM draws at a temperature of {COLDEST} or more, not {how.temperature}: use greedy=True.")
         if not prompts:
             return page.empty(0, how.max_tokens, how.padding, "cpu")
-        if self.engine.steps_taken != self.seen:
-            self.waiting, self.seen = self.waiting + 1, self.engine.steps_taken
+        if self.engine.changes != self.seen:
+            self.waiting, self.seen = self.waiting + 1, self.engine.changes
         if self.waiting >= self.publish_every:
             self.publish()
         self._wake()
@@ -90,7 +90,7 @@ class VLLM:
         self.llm.apply_model(_pack_head)
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept keys and values of the old policy: no request may run while weights change.")
-        self.waiting, self.seen = 0, self.engine.steps_taken
+        self.waiting, self.seen = 0, self.engine.changes
 
     def _check(self, bound: float) -> None:
         """Refuse a model that vLLM computes in another way, or whose weights it did not take over."""
