@@ -75,8 +75,9 @@ class Bench:
         self.here = described(asked.threads, PEERS / "bin" / "python")
         if not (asked.settings or asked.against) and self.book.get("machine", self.here) != self.here:
             raise SystemExit(f"bench: {self.path} is of another machine or other versions: name the settings to redo.")
-        self.book.setdefault("machine", self.here)
         self.settings = self.book.setdefault("settings", {})
+        if "machine" not in self.book or set(self.settings) <= set(asked.settings):
+            self.book["machine"] = self.here  # of all that will be in the book
         self.commit = commit()
 
     def stale(self, setting: str) -> bool:

@@ -58,7 +58,7 @@ class Bench:
             raise Refused(f"The judge could judge none of the first {drawn.drawn} responses ({why}): repair it first.")
         drawn = with_what_is_asked(drawn, draw, needs(self.recipe))
         self.batch = drawn.having(**self.engine.score(drawn, [*{*scored(self.recipe), "old_logp"}]))
-        self.tolerance = EXACT.get(str(getattr(self.engine, "dtype", "")).removeprefix("torch."), EXACT["float32"])
+        self.tolerance = _tolerance(self.engine)
 
     def learner(self) -> Any:
         """A learner with the recipe's own objective; what it draws at random, every learner here draws alike."""
@@ -70,10 +70,8 @@ class Bench:
     def sampler_and_learner_agree(self) -> tuple[bool, float, str, str]:
         """The log-probability that the sampler reported is the one that the learner computes."""
         gap = _gap(self.batch["sampled_logp"], self.batch["old_logp"], self.batch["mask"])
-        drawn_in = getattr(
-            getattr(self.engine, "sampler", None), "dtype", None
-        )  # another one, where that was asked for
-        allowed = max(self.tolerance, EXACT.get(str(drawn_in).removeprefix("torch."), 0.0))
+        # The sampler has a format of its own where that was asked for.
+        allowed = max(self.tolerance, _tolerance(getattr(self.engine, "sampler", None)))
         return gap <= allowed, gap, "nats", (
             f"the sampler and the learner differ by up to {gap:.2g} nats on the same tokens: use one number "
             f"format for both (float32 is exact), and a model whose dropout and cache behave, {OFF}"
@@ -199,6 +197,11 @@ def require(engine: Any, task: Any, recipe: Recipe, seed: int = 0) -> None:
 
 def _rewarded(verdict: Any) -> bool:
     return bool(verdict.correct) and (verdict.score or 0) > 0
+
+
+def _tolerance(one: Any) -> float:
+    """What the number format of an engine or a sampler allows; float32's where it names none."""
+    return EXACT.get(str(getattr(one, "dtype", "")).removeprefix("torch."), EXACT["float32"])
 
 
 def _gap(one: Tensor, other: Tensor, mask: Tensor) -> float:

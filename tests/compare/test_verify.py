@@ -239,13 +239,13 @@ def test_a_recipe_is_not_recommended_to_itself(tmp_path):
     assert "pass@1 on test: 6.2% at the start, 0.0% at the end" in said.file.getvalue()
 
 
-def test_a_gradient_that_teaches_is_not_too_noisy_and_one_late_mini_batch_is_no_gap(tmp_path):
+def test_a_gradient_that_teaches_is_not_too_noisy_and_one_wide_gap_is_told_with_its_update(tmp_path):
     found = troubled(tmp_path, half_agreement=(0.01, 0.01), correct=(0.3, 0.5))
     assert "noisy gradient" not in found
     store = synthetic(tmp_path / "gap", steps=20, evaluations=2, kept=0)
     for step in range(1, 21):
         store.log(step, {"sampler_gap": 0.3 if step == 7 else 4e-6})
-    assert "sampler and learner differ" not in found_in(store)
+    assert "0.3 nats on one token, at update 7" in found_in(store)["sampler and learner differ"].sentence
 
 
 def test_ratio_tails_say_only_what_is_out_of_bounds(tmp_path):

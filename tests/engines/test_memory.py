@@ -127,6 +127,13 @@ def test_each_way_to_need_less_needs_less(large):
     assert memory.estimate(large, Setup(), needs={"value"}).critic > 0
 
 
+def test_recorded_steps_keep_their_keys_and_values_while_the_gradient_is_computed(large):
+    plain, recorded = (memory.estimate(large, Setup(graph=graph), **FEW) for graph in (False, True))
+    held = plain.cache - recorded.cache  # moves from what is gone by then to what stays, in as many slots and widths
+    assert plain.graph == 0 < held <= recorded.graph
+    assert recorded.total - plain.total >= held
+
+
 def test_too_little_memory_is_refused_with_what_would_fit(large):
     need = memory.estimate(large, Setup(), **FEW)
     assert memory.refuse_if_short(large, Setup(), room=need.total, **FEW) == need

@@ -367,7 +367,7 @@ class LocalEngine:
         return [(f"{part}.{name}", x) for part, parameters in named for name, x in parameters if x.requires_grad]
 
 
-def _sound(drawn: page.Drawn) -> sampler.Drawn:
+def _sound(drawn: page.Drawn) -> page.Drawn:
     """What was drawn, refused where the policy gave no probabilities."""
     if not torch.isfinite(drawn.logp).all():
         raise NotFinite(

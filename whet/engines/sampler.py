@@ -35,7 +35,7 @@ class Sampler(Protocol):
         ...
 
     def moves(self) -> None:
-        """An update begins: the policy will not be what it was when this sampler drew last."""
+        """A learner is asked for: until the next draw the memory is its."""
         ...
 
     def publish(self) -> None:

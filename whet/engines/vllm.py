@@ -78,7 +78,7 @@ class VLLM:
         return _drawn([one.outputs[0] for one in told], how, whole)
 
     def moves(self) -> None:
-        """An update begins: the memory is the learner's until the next draw."""
+        """The memory is the learner's until the next draw; whether the policy has moved is seen from its changes."""
         if self.sleeps and not self.asleep:
             self.llm.sleep(level=1)  # keeps the weights outside the GPU: not every update hands new ones over
             self.asleep = True

@@ -30,8 +30,8 @@ def unbiased_weight(
     """
 
     def weight(ranked: Tensor) -> Tensor:
-        best = _among(len(ranked), k, 1) * ranked
-        beaten = torch.ones(len(ranked), len(ranked)).triu(1) @ (_among(len(ranked), k, 2).roll(1) * ranked)
+        best = _among(ranked, k, 1) * ranked
+        beaten = ranked.new_ones(len(ranked), len(ranked)).triu(1) @ (_among(ranked, k, 2).roll(1) * ranked)
         return best + beaten  # beaten by j: k-2 others lie below j besides i
 
     return _by_rank(reward, group, k, weight)
@@ -52,14 +52,15 @@ def marginal(
 
     def weight(ranked: Tensor) -> Tensor:
         ahead = (ranked[:, None] - ranked).tril()
-        return ahead @ _among(len(ranked), k, 2)
+        return ahead @ _among(ranked, k, 2)
 
     return _by_rank(reward, group, k, weight)
 
 
-def _among(size: int, k: int, fixed: int) -> Tensor:
-    """C(j, k - fixed) / C(size, k) for j = 0 … size-1: subsets of k whose other members lie below the j-th."""
-    return torch.tensor([comb(j, k - fixed) / comb(size, k) if k >= fixed else 0.0 for j in range(size)])
+def _among(ranked: Tensor, k: int, fixed: int) -> Tensor:
+    """C(j, k - fixed) / C(n, k) for j = 0 … n-1: subsets of k whose other members lie below the j-th."""
+    n = len(ranked)
+    return ranked.new_tensor([comb(j, k - fixed) / comb(n, k) if k >= fixed else 0.0 for j in range(n)])
 
 
 def _by_rank(reward: PerResponse, group: Group, k: int, weight: Callable[[Tensor], Tensor]) -> PerResponse:
@@ -69,8 +70,8 @@ def _by_rank(reward: PerResponse, group: Group, k: int, weight: Callable[[Tensor
     found = torch.zeros_like(reward)
     for problem in group.unique():
         rows = (group == problem).nonzero()[:, 0]
-        ranked, order = reward[rows].to(torch.get_default_dtype()).sort()
-        found[rows[order]] = weight(ranked).to(found) if len(rows) >= k else found[rows]
+        ranked, order = reward[rows].sort()
+        found[rows[order]] = weight(ranked) if len(rows) >= k else 0.0
     return found
 
 
