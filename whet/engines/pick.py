@@ -26,9 +26,10 @@ class Drawing:
 def pick(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r"], how: Drawing) -> tuple[Tensor, Tensor, Tensor]:
     """A token for each row, its log-probability as drawn, and the entropy of the untruncated distribution [r].
 
-    Row by row where the vocabulary is large, so that all passes over a row find it in the processor's cache.
+    A few rows at a time where the vocabulary is large, so that all passes over them find them in the cache.
     """
-    rows = max(BLOCK // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
+    few = BLOCK // logits.shape[1] * torch.get_num_threads()
+    rows = max(few, torch.get_num_threads()) if logits.device.type == "cpu" else len(logits)
     pieces = [_pick(z, u, how) for z, u in zip(logits.split(rows), uniform.split(rows), strict=True)]
     token, logp, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
     return token, logp, entropy
@@ -38,44 +39,49 @@ def _pick(logits: Tensor, uniform: Tensor, how: Drawing) -> tuple[Tensor, Tensor
     z = logits.float() if how.temperature == 1 else logits.float() / how.temperature
     z = (z - z.amax(1, keepdim=True)).clamp_(min=LOWEST)
     weight = z.exp()
-    total = weight.sum(1, keepdim=True)
-    entropy = (total.log() - (weight * z).sum(1, keepdim=True) / total)[:, 0]
-    if how.greedy:
-        token = z.argmax(1)
-        return token, (z.gather(1, token[:, None]) - total.log())[:, 0], entropy
-    kept = nucleus(weight / total, how.top_p) if how.top_p < 1 else weight
-    token, mass = invert(kept, uniform)
-    # Without truncation the mass is the total, of which `total` is what learner and scorer compute too.
-    mass = mass.log() if how.top_p < 1 else total[:, 0].double().log()
-    chosen = z.gather(1, token[:, None])[:, 0] - (total[:, 0].log() if how.top_p < 1 else 0)
-    return token, (chosen - mass).float(), entropy
+    if how.top_p < 1 and not how.greedy:
+        total = weight.sum(1)
+        token, mass = invert(weight.where(nucleus(weight / total[:, None], how.top_p) > 0, 0.0), uniform)
+    else:
+        token, mass = (z.argmax(1), weight.sum(1)) if how.greedy else invert(weight, uniform)
+        total = mass
+    logp = z.gather(1, token[:, None])[:, 0] - mass.log()
+    entropy = total.log() - z.mul_(weight).sum(1) / total
+    return token, logp.float(), entropy.float()
 
 
 def invert(weight: Float[Tensor, "r v"], uniform: Float[Tensor, "r"]) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]:
-    """The token at which the running sum of a row passes `uniform` times its total; and that total, in float64.
+    """The token at which the running sum of a row passes `uniform` times its total; and that total.
 
-    First among sums of `SPAN` tokens, then inside that span: no running sum over the whole vocabulary. All sums are
-    in float64, since in float32 the tail of a large vocabulary would be lost.
+    First among sums of `SPAN` tokens, then inside that span: no running sum over the whole vocabulary. Running sums
+    are in float64, since in float32 the tail of a large vocabulary would be lost; sums of spans are rounded to float32.
 
     >>> invert(tensor([[0.5, 0.0, 0.25, 0.25]]), tensor([0.5]))[0]
     tensor([2])
     """
     vocabulary = weight.shape[1]
-    span = min(SPAN, vocabulary)
-    spans = torch.nn.functional.pad(weight, (0, -vocabulary % span)).view(len(weight), -1, span)
-    ends = spans.sum(2, dtype=torch.float64).cumsum(1)
-    mass = ends[:, -1:]
-    # uniform has 24 bits, so uniform × mass stays below the mass: a token of weight 0 is never drawn
-    aim = uniform[:, None] * mass
-    first = torch.searchsorted(ends, aim, right=True)
-    first = first.clamp(max=ends.shape[1] - 1)  # for weights that are no numbers, which `sample` refuses
+    if vocabulary <= SPAN:
+        ends = weight.cumsum(1, dtype=torch.float64)
+        # uniform has 24 bits, so uniform × mass stays below the mass: a token of weight 0 is never drawn
+        return _passed(ends, uniform[:, None] * ends[:, -1:])[:, 0], ends[:, -1]
+    even = vocabulary - vocabulary % SPAN
+    sums = [weight[:, :even].unflatten(1, (-1, SPAN)).sum(2), weight[:, even:].sum(1, keepdim=True)]
+    ends = torch.cat(sums if even < vocabulary else sums[:1], 1).cumsum(1, dtype=torch.float64)
+    aim = uniform[:, None] * ends[:, -1:]
+    first = _passed(ends, aim)
     before = torch.where(first > 0, ends.gather(1, (first - 1).clamp(min=0)), 0.0)
-    inside = spans.gather(1, first[:, :, None].expand(-1, 1, span))[:, 0]
+    at = first * SPAN + torch.arange(SPAN, device=weight.device)
+    inside = weight.gather(1, at.clamp(max=vocabulary - 1)).masked_fill(at >= vocabulary, 0.0)
     # A span's running sum may end a rounding below its sum: what is left then goes to its last token with weight.
     running = inside.cumsum(1, dtype=torch.float64)
     aim = torch.minimum(aim - before, running[:, -1:].nextafter(torch.zeros_like(aim)))
-    place = torch.searchsorted(running, aim, right=True).clamp(max=span - 1)
-    return (first * span + place)[:, 0].clamp(max=vocabulary - 1), mass[:, 0]
+    return (first * SPAN + _passed(running, aim))[:, 0].clamp(max=vocabulary - 1), ends[:, -1]
+
+
+def _passed(running: Tensor, aim: Tensor) -> Tensor:
+    """The first place [r 1] of a running sum [r k] that is above `aim` [r 1]."""
+    # The bound is for weights that are no numbers, which `sample` refuses.
+    return torch.searchsorted(running, aim, right=True).clamp(max=running.shape[1] - 1)
 
 
 def nucleus(probability: Float[Tensor, "r v"], top_p: float) -> Float[Tensor, "r v"]:
