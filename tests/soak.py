@@ -139,13 +139,14 @@ def lost(store: Store, responses: int) -> dict[str, int]:
 
 
 def segment(file: Path) -> dict[str, Any]:
-    """What one process measured, from its file."""
+    """What one process measured, from its file; and what somebody noted about it in `segment-000.note` beside it."""
     step, hours, *columns = np.loadtxt(file, ndmin=2).T
-    queries = file.with_suffix(".json")
+    queries, note = file.with_suffix(".json"), file.with_suffix(".note")
     return {
         "updates": [int(step[0]), int(step[-1])], "hours": round(float(hours[-1]), 3),
         **{name: slope(hours, x, unit) for (name, unit), x in zip(COLUMNS.items(), columns, strict=False)},
         **(json.loads(queries.read_text()) if queries.is_file() else {}),
+        **({"note": note.read_text().strip()} if note.is_file() else {}),
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests import killing
-from tests.soak import lost, slope
+from tests.soak import lost, segment, slope
 from tests.test_train import metrics, run_cli, short, weights
 from whet import checkpoints, guards, prepare, selfcheck, shelf
 from whet.engines.local import LocalEngine
@@ -654,6 +654,16 @@ def test_what_a_long_run_lost_is_counted(run):
         connection.execute("UPDATE metrics SET value = 250 WHERE step = 2 AND name = 'drawn'")
     assert lost(run, 256)["lost_metrics"] == 2
     assert lost(run, 256)["lost_responses"] == 6
+
+
+def test_what_is_noted_about_a_process_of_the_long_run_is_on_the_page(tmp_path, run):
+    file = tmp_path / "segment-000.txt"
+    file.write_text("\n".join(f"{i} {i / 100} 500 50 0.5 0.6 300" for i in range(1, 41)))
+    assert "note" not in segment(file)
+    file.with_suffix(".note").write_text("It was measured beside another.\n")
+    long = {**lost(run, 256), "reasons": {}, "segments": [segment(file)]}
+    (tmp_path / "soak.json").write_text(json.dumps({"hours": 0.4, "runs": [long]}))
+    assert "1 … 40: It was measured beside another." in reliability.page(tmp_path)
 
 
 def test_the_table_of_reliability_is_fresh():

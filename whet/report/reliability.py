@@ -96,7 +96,8 @@ def _soak(soak: dict[str, Any]) -> list[str]:
         first, last = s["updates"]
         cells = [f"{first} … {last}", f"{s['hours']:.2f}", *(_slope(s.get(n)) for n in columns)]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    notes = [f"\n{s['updates'][0]} … {s['updates'][1]}: {s['note']}" for s in segments if "note" in s]
+    return lines + notes
 
 
 def _many(count: int, one: str, several: str) -> str:
