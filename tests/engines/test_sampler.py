@@ -246,6 +246,15 @@ def test_the_search_in_two_steps_draws_what_one_running_sum_draws(vocabulary, to
     torch.testing.assert_close(entropy.double(), torch.special.entr(exact.exp()).sum(1), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("top_p", [0.1, 0.9, 0.999])
+@pytest.mark.parametrize("peaked", [0.1, 1.0, 4.0, 10.0])
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_sorting_all_of_it(peaked, top_p):
+    draw = torch.Generator().manual_seed(0)
+    p = (peaked * torch.randn(6, 20_000, generator=draw)).softmax(1)
+    p[3:] = (p[3:] * 2**12).round() / 2**12  # many are equal: the earlier of them is kept
+    assert torch.equal(pick.nucleus(p, top_p), pick._nucleus(p, top_p))
+
+
 def test_the_largest_random_number_draws_a_token_that_has_weight():
     weight = torch.rand(200, 1000, generator=torch.Generator().manual_seed(0))
     weight[:, 700:] = 0
