@@ -77,7 +77,7 @@ def test_a_setting_of_another_machine_says_so(part):
     one, other = ({"processor": name, "instructions": ["avx2"]} for name in ("one", "other"))
     rows = {"whet": measured([1]), "trl": measured([7], peak=4000)}
     made = page.made({"machine": one, "settings": {"B": {"rows": rows}, "B16": {"rows": rows, "machine": other}}})
-    assert "\nB16 was measured on another one: processor other; avx2.\n" in made
+    assert "\nMeasured on another one: B16. It is: processor other; avx2.\n" in made
     assert "B was measured" not in made
 
 
