@@ -40,7 +40,8 @@ IN_THE_WAY: dict[tuple[str, str], str] = {
     ),
     ("D", "bfloat16"): (
         "The limit is that of AMX tiles, which small matrices meet in the cache; the head's weights and logits come "
-        "from memory, at about 10 GB/s. On the EPYC, at commit ade7ea0: 4.41 s, 0.59 of 407 GFLOP/s (float32: 0.73 of 189)."
+        "from memory, at about 10 GB/s. On the EPYC, at commit ade7ea0: 4.41 s, 0.59 of 407 GFLOP/s; float32 0.73 of "
+        "189."
     ),
     ("CB", "generate"): (
         "Two thirds of a step are matrix products, mostly the head's, and `generate` computes them the same way."
