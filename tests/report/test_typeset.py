@@ -10,6 +10,7 @@ import pytest
 from latex2mathml.converter import convert
 
 from whet import shelf
+from whet.report import catalogue
 from whet.report.catalogue import blocks
 from whet.report.typeset import equations, typeset
 
@@ -53,3 +54,7 @@ def test_every_symbol_of_an_equation_is_drawn_in_its_order(file):
 )
 def test_what_hangs_on_what_and_what_is_divided(text, latex):
     assert typeset(text) == latex
+
+
+def test_the_catalogue_and_the_pages_of_the_papers_are_fresh():
+    assert catalogue.main(["--check"]) == 0
