@@ -35,8 +35,8 @@ IN_THE_WAY: dict[tuple[str, str], str] = {
     ("B", "trl"): (
         "The matrix products of a step are 1.4 TFLOP, 1.07 of the learner and 0.34 of the sampler: 7.5 s at 190 "
         "GFLOP/s, about the limit in float32 of both machines. The learner runs at half to three quarters of it (D). "
-        "The sampler's head multiplies 32 rows with 151,936 × 256 weights at less than half of it: 27 ms a step, and "
-        "21 to 27 with packed, turned or batched weights."
+        "The sampler's head multiplies 32 rows with 151,936 × 256 weights at about half of it; packing, turning and "
+        "batching that product were tried, and gain a fifth of it at most."
     ),
     ("D", "bfloat16"): (
         "The limit is that of AMX tiles, which small matrices meet in the cache; the head's weights and logits come "

@@ -29,8 +29,8 @@ def pick(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r"], how: Drawing
 
     A few rows at a time where the vocabulary is large, so that all passes over them find them in the cache.
     """
-    few = BLOCK // logits.shape[1] * torch.get_num_threads()
-    rows = max(few, torch.get_num_threads()) if logits.device.type == "cpu" else len(logits)
+    cpu = logits.device.type == "cpu"
+    rows = max(BLOCK // logits.shape[1], 1) * torch.get_num_threads() if cpu else len(logits)
     pieces = [_pick(z, u, how) for z, u in zip(logits.split(rows), uniform.split(rows), strict=True)]
     token, logp, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
     return token, logp, entropy
@@ -52,10 +52,10 @@ def _pick(logits: Tensor, uniform: Tensor, how: Drawing) -> tuple[Tensor, Tensor
 
 
 def invert(weight: Float[Tensor, "r v"], uniform: Float[Tensor, "r"]) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]:
-    """The token at which the running sum of a row passes `uniform` times its total; and that total.
+    """The token at which the running sum of a row passes `uniform` times its total; and that total, in float64.
 
     First among sums of `SPAN` tokens, then inside that span: no running sum over the whole vocabulary. Running sums
-    are in float64, since in float32 the tail of a large vocabulary would be lost; sums of spans are rounded to float32.
+    are in float64, since in float32 the tail of a large vocabulary would be lost; so is all but the sums of 64 tokens.
 
     >>> invert(tensor([[0.5, 0.0, 0.25, 0.25]]), tensor([0.5]))[0]
     tensor([2])
@@ -66,13 +66,15 @@ def invert(weight: Float[Tensor, "r v"], uniform: Float[Tensor, "r"]) -> tuple[I
         # uniform has 24 bits, so uniform × mass stays below the mass: a token of weight 0 is never drawn
         return _passed(ends, uniform[:, None] * ends[:, -1:])[:, 0], ends[:, -1]
     even = vocabulary - vocabulary % SPAN
-    sums = [weight[:, :even].unflatten(1, (-1, SPAN)).sum(2), weight[:, even:].sum(1, keepdim=True)]
-    ends = torch.cat(sums if even < vocabulary else sums[:1], 1).cumsum(1, dtype=torch.float64)
+    sums = weight[:, :even].unflatten(1, (-1, SPAN // 64, 64)).sum(3).sum(2, dtype=torch.float64)
+    if even < vocabulary:
+        sums = torch.cat([sums, weight[:, even:].sum(1, keepdim=True, dtype=torch.float64)], 1)
+    ends = sums.cumsum(1)
     aim = uniform[:, None] * ends[:, -1:]
     first = _passed(ends, aim)
     before = torch.where(first > 0, ends.gather(1, (first - 1).clamp(min=0)), 0.0)
     at = first * SPAN + torch.arange(SPAN, device=weight.device)
-    inside = weight.gather(1, at.clamp(max=vocabulary - 1)).masked_fill(at >= vocabulary, 0.0)
+    inside = weight.gather(1, at.clamp(max=vocabulary - 1))  # behind the end its last token again, which is not reached
     # A span's running sum may end a rounding below its sum: what is left then goes to its last token with weight.
     running = inside.cumsum(1, dtype=torch.float64)
     aim = torch.minimum(aim - before, running[:, -1:].nextafter(torch.zeros_like(aim)))
